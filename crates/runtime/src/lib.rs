@@ -1,0 +1,3 @@
+//! Placeholder, replaced in the first slice.
+
+pub mod preface;
