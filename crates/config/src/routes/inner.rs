@@ -1,0 +1,283 @@
+//! Owns what networkproxy is sent about routes, and the second step of matching: the route of one request.
+//!
+//! Never names a port or a client: that was decided before. The table travels as JSON, whole, under one
+//! generation number.
+//!
+//! Invariant: an authority that belongs to another entry is never answered by this one, even where a
+//! wildcard or a catch-all route of this one would cover it; the client is told 421 (RFC 9110 section
+//! 15.5.20) and comes back on a connection of its own.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::pattern::{DomainPattern, PathPattern, normal_name, parent_name};
+use super::route::{Action, Forward, Protocol, Redirect, Respond, Route};
+use crate::sourced::Sourced;
+
+/// The bridged entries of one generation.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct InnerTable {
+    /// The number that the hop header repeats.
+    pub generation: u64,
+    /// The entries by name.
+    pub entries: BTreeMap<Arc<str>, InnerEntry>,
+}
+
+impl InnerTable {
+    /// The entry that a hop header names.
+    pub fn entry(&self, name: &str) -> Option<&InnerEntry> {
+        self.entries.get(name)
+    }
+
+    /// The names that need a certificate, each once.
+    pub fn terminated_domains(&self) -> BTreeSet<DomainPattern> {
+        let terminated = self.entries.values().filter(|entry| entry.terminated());
+        terminated.flat_map(|entry| entry.routes()).flat_map(|route| route.domains.iter().cloned()).collect()
+    }
+}
+
+/// One bridged entry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Wire", into = "Wire")]
+pub struct InnerEntry {
+    wire: Wire,
+    by_domain: HashMap<DomainPattern, Vec<u32>>,
+    anywhere: Vec<u32>,
+}
+
+/// What travels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Wire {
+    name: Arc<str>,
+    protocol: Protocol,
+    terminated: bool,
+    routes: Vec<InnerRoute>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    elsewhere: BTreeSet<DomainPattern>,
+}
+
+impl InnerEntry {
+    /// An entry of `routes` in the order of the file. `elsewhere` are the more specific patterns of its ports
+    /// that belong to other entries.
+    pub fn new(
+        name: Arc<str>,
+        protocol: Protocol,
+        terminated: bool,
+        routes: Vec<InnerRoute>,
+        elsewhere: BTreeSet<DomainPattern>,
+    ) -> Self {
+        Wire { name, protocol, terminated, routes, elsewhere }.into()
+    }
+
+    /// Unique in the table.
+    pub fn name(&self) -> &Arc<str> {
+        &self.wire.name
+    }
+
+    /// What is spoken inside.
+    pub fn protocol(&self) -> Protocol {
+        self.wire.protocol
+    }
+
+    /// Whether TLS is ended here.
+    pub fn terminated(&self) -> bool {
+        self.wire.terminated
+    }
+
+    /// The routes in the order of the file.
+    pub fn routes(&self) -> &[InnerRoute] {
+        &self.wire.routes
+    }
+
+    /// The route of one request.
+    pub fn route_for(&self, request: &Request<'_>) -> Result<&InnerRoute, NoRoute> {
+        let host = authority_host(request.authority).ok_or(NoRoute::BadAuthority)?;
+        let host = normal_name(host);
+        let exact = DomainPattern::Exact(host.as_ref().into());
+        let wildcard = parent_name(&host).map(|parent| DomainPattern::Wildcard(parent.into()));
+        let listing = |pattern: &DomainPattern| self.by_domain.get(pattern).map_or(&[][..], Vec::as_slice);
+        let lists = [listing(&exact), wildcard.as_ref().map_or(&[][..], listing), &self.anywhere];
+        let Some(level) = lists.iter().position(|list| !list.is_empty()) else {
+            return Err(NoRoute::Misdirected);
+        };
+        // smartproxy chose this entry for this very name: then it belongs nowhere else.
+        let admitted = request.server_name.is_some_and(|name| normal_name(name) == host);
+        let more_specific = [Some(&exact), wildcard.as_ref()].into_iter().take(level).flatten();
+        if !admitted && more_specific.into_iter().any(|pattern| self.wire.elsewhere.contains(pattern)) {
+            return Err(NoRoute::Misdirected);
+        }
+        let listed = lists.iter().enumerate().flat_map(|(level, list)| list.iter().map(move |i| (level, *i)));
+        let best = listed
+            .map(|(level, index)| (level, &self.wire.routes[index as usize]))
+            .filter(|(_, route)| route.covers_path(request.path))
+            .min_by_key(|(level, route)| route.rank(*level));
+        best.map(|(_, route)| route).ok_or(NoRoute::NotFound)
+    }
+}
+
+/// What the second step of matching looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'r> {
+    /// The server name that the connection was admitted with.
+    pub server_name: Option<&'r str>,
+    /// The request's authority as it was sent (`Host`, `:authority` or the absolute form), with or without
+    /// a port.
+    pub authority: &'r str,
+    /// The request's path, without its query.
+    pub path: &'r str,
+}
+
+impl From<Wire> for InnerEntry {
+    fn from(wire: Wire) -> Self {
+        let mut by_domain: HashMap<DomainPattern, Vec<u32>> = HashMap::new();
+        let mut anywhere = Vec::new();
+        for (index, route) in (0..).zip(&wire.routes) {
+            if route.domains.is_empty() {
+                anywhere.push(index);
+            }
+            for domain in &route.domains {
+                by_domain.entry(domain.clone()).or_default().push(index);
+            }
+        }
+        Self { wire, by_domain, anywhere }
+    }
+}
+
+impl From<InnerEntry> for Wire {
+    fn from(entry: InnerEntry) -> Self {
+        entry.wire
+    }
+}
+
+/// One route, as networkproxy needs it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InnerRoute {
+    /// The route's name.
+    pub name: Arc<str>,
+    /// The names that this entry answers for the route; empty = any.
+    pub domains: Vec<DomainPattern>,
+    /// The request's path; `None` = any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathPattern>,
+    /// Above 0 beats everything without one.
+    #[serde(default)]
+    pub priority: i32,
+    /// The position in the file, the last tie-breaker.
+    pub order: u32,
+    /// What it does.
+    pub action: InnerAction,
+    /// The route's own deadlines.
+    #[serde(default)]
+    pub timeouts: InnerTimeoutOverrides,
+}
+
+impl InnerRoute {
+    /// `route` as networkproxy needs it, answering only the `domains` of its entry.
+    pub(crate) fn new(route: &Route, domains: Vec<DomainPattern>) -> Self {
+        Self {
+            name: Arc::clone(&route.name),
+            domains,
+            path: route.matching.path.clone(),
+            priority: route.matching.priority,
+            order: route.order,
+            action: match &route.action {
+                Action::Forward(forward) => InnerAction::Forward(forward.clone()),
+                Action::Redirect(redirect) => InnerAction::Redirect(redirect.clone()),
+                Action::Respond(respond) => InnerAction::Respond(respond.clone()),
+                Action::StatusPage => InnerAction::StatusPage,
+                Action::Block => InnerAction::Block,
+            },
+            timeouts: InnerTimeoutOverrides {
+                connect: route.timeouts.connect.clone(),
+                inactivity: route.timeouts.inactivity.clone(),
+                half_close: route.timeouts.half_close.clone(),
+            },
+        }
+    }
+
+    fn covers_path(&self, path: &str) -> bool {
+        self.path.as_ref().is_none_or(|pattern| pattern.covers(path))
+    }
+
+    /// Lower wins: priority, then exact name (level 0), wildcard, none, then the longer path, then order.
+    fn rank(&self, level: usize) -> impl Ord + use<> {
+        let path = self.path.as_ref().map(PathPattern::specificity);
+        (std::cmp::Reverse(self.priority), level, std::cmp::Reverse(path), self.order)
+    }
+}
+
+/// What networkproxy does with a request, or (for `protocol: tcp`) with the bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InnerAction {
+    /// Sends it to a target.
+    Forward(Forward),
+    /// Answers with a `location`.
+    Redirect(Redirect),
+    /// Answers with fixed text.
+    Respond(Respond),
+    /// Answers with the built-in status page.
+    StatusPage,
+    /// Answers 403.
+    Block,
+}
+
+/// What a route writes in place of networkproxy's own deadlines; `None` = networkproxy's file rules.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct InnerTimeoutOverrides {
+    /// In place of `connect`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect: Option<Sourced<Duration>>,
+    /// In place of `stream_idle` and `tunnel_idle`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inactivity: Option<Sourced<Duration>>,
+    /// In place of `half_close`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_close: Option<Sourced<Duration>>,
+}
+
+/// Why a request has no route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
+pub enum NoRoute {
+    /// The authority is no host, or a host and more.
+    #[error("the request's authority is malformed")]
+    BadAuthority,
+    /// None of the entry's routes lists the authority.
+    #[error("the request's authority does not belong to this connection")]
+    Misdirected,
+    /// The authority is listed, the path is not.
+    #[error("no route for this path")]
+    NotFound,
+}
+
+impl NoRoute {
+    /// The HTTP status that says so.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BadAuthority => 400,
+            Self::NotFound => 404,
+            Self::Misdirected => 421,
+        }
+    }
+}
+
+/// The host of an authority, without its port; none where the authority is malformed (RFC 3986 section 3.2;
+/// a user part is not allowed in HTTP).
+fn authority_host(authority: &str) -> Option<&str> {
+    if authority.bytes().any(|b| b <= b' ' || b == 0x7f || matches!(b, b'@' | b'/' | b'?' | b'#' | b'\\' | b',')) {
+        return None;
+    }
+    let (host, port) = if authority.starts_with('[') {
+        let end = authority.find(']')? + 1;
+        (&authority[..end], &authority[end..])
+    } else {
+        authority.split_at(authority.find(':').unwrap_or(authority.len()))
+    };
+    let digits = port.strip_prefix(':').unwrap_or(port);
+    let well_formed = (port.is_empty() || port.starts_with(':')) && digits.bytes().all(|b| b.is_ascii_digit());
+    well_formed.then_some(host)
+}

@@ -1,0 +1,390 @@
+//! Owns the table of entries: how routes become entries, and the indexes that a decision looks into.
+//!
+//! Never looks at a connection (`decide.rs` does). Building finds what only several routes together can get
+//! wrong: identical matches, passthrough beside termination, clear TCP beside clear HTTP.
+//!
+//! Invariant: an entry is a distinct list of routes that answer for at least one (port, class, name); every
+//! such triple leads to at most one entry per set of client networks and protocols.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::decide::Class;
+use super::entry::{Entry, EntryClass, EntryTimeouts, Transport};
+use super::inner::{InnerEntry, InnerRoute, InnerTable};
+use super::pattern::{DomainPattern, parent_name};
+use super::route::{Protocol, Route};
+use crate::problem::{Place, Problem};
+use crate::smartproxy::SmartproxyConfig;
+
+mod conflict;
+
+/// Port and name pairs that one table may hold: what a slip like `ports: ["1-65535"]` multiplies.
+const MOST_KEYS: usize = 4_000_000;
+
+/// Routes and entries, ready for decisions.
+#[derive(Debug, Clone, Default)]
+pub struct RouteTable {
+    routes: Vec<Arc<Route>>,
+    entries: Vec<Arc<Entry>>,
+    elsewhere: Vec<BTreeSet<DomainPattern>>,
+    by_name: HashMap<Arc<str>, u32>,
+    ports: BTreeMap<u16, Port>,
+}
+
+impl RouteTable {
+    /// Builds the table, or says what is wrong between routes.
+    pub fn build(config: &SmartproxyConfig) -> Result<Self, Vec<Problem>> {
+        let routes: Vec<Arc<Route>> = config.routes.iter().cloned().map(Arc::new).collect();
+        let groups = group(&routes)?;
+        let problems = conflict::between(&routes, &groups, config);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Self::assemble(routes, groups, config))
+    }
+
+    /// The entries in the order of the file.
+    pub fn entries(&self) -> &[Arc<Entry>] {
+        &self.entries
+    }
+
+    /// The routes in the order of the file.
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
+
+    /// The entry of that name.
+    pub fn entry(&self, name: &str) -> Option<&Arc<Entry>> {
+        self.by_name.get(name).map(|index| self.entry_at(*index))
+    }
+
+    /// The public ports, ascending.
+    pub fn listeners(&self) -> impl Iterator<Item = Listener<'_>> {
+        self.ports.iter().map(|(port, rows)| {
+            let place = &self.routes[rows.first_route as usize].place;
+            Listener { port: *port, tls: !rows.tls.is_empty(), clear: !rows.clear.is_empty(), place }
+        })
+    }
+
+    /// Whether a port's connections are dialled on at once, without waiting for first bytes: it has only
+    /// clear-text `protocol: tcp` routes, so the server may be the one to speak first.
+    pub fn server_speaks_first(&self, port: u16) -> bool {
+        self.ports.get(&port).is_some_and(|rows| {
+            let relayed = |candidate: &Candidate| {
+                matches!(self.entry_at(candidate.entry).transport, Transport::Relay { .. })
+            };
+            rows.tls.is_empty() && !rows.clear.is_empty() && rows.clear.any.iter().all(relayed)
+        })
+    }
+
+    /// What networkproxy is sent, under a generation number.
+    pub fn inner(&self, generation: u64) -> InnerTable {
+        let entries = (0..).zip(&self.entries).filter_map(|(index, entry)| {
+            self.inner_entry(index).map(|inner| (Arc::clone(&entry.name), inner))
+        });
+        InnerTable { generation, entries: entries.collect() }
+    }
+
+    /// What networkproxy is sent of one entry; none where the entry is not bridged.
+    pub(crate) fn inner_entry(&self, index: u32) -> Option<InnerEntry> {
+        let entry = self.entry_at(index);
+        let Transport::Bridge { protocol, terminated } = entry.transport else { return None };
+        let routes = entry.routes.iter().map(|route| {
+            let listed = route.matching.domains.iter();
+            let domains = listed.filter(|domain| !terminated || entry.domains.contains(domain)).cloned();
+            InnerRoute::new(route, domains.collect())
+        });
+        let elsewhere = self.elsewhere[index as usize].clone();
+        Some(InnerEntry::new(Arc::clone(&entry.name), protocol, terminated, routes.collect(), elsewhere))
+    }
+
+    pub(crate) fn index_of(&self, entry: &Entry) -> Option<u32> {
+        self.by_name.get(&entry.name).copied()
+    }
+
+    pub(crate) fn entry_at(&self, index: u32) -> &Arc<Entry> {
+        &self.entries[index as usize]
+    }
+
+    pub(crate) fn port(&self, port: u16) -> Option<&Port> {
+        self.ports.get(&port)
+    }
+
+    fn assemble(routes: Vec<Arc<Route>>, groups: Vec<Group>, config: &SmartproxyConfig) -> Self {
+        let mut table = Self { routes, ..Self::default() };
+        let mut by_routes: HashMap<(EntryClass, Vec<u32>), u32> = HashMap::new();
+        let mut built: Vec<Entry> = Vec::new();
+        for group in groups {
+            let key = (entry_class(&group, &table.routes), group.routes);
+            let index = *by_routes.entry(key).or_insert_with_key(|(class, members)| {
+                built.push(entry(*class, members, &table.routes, config));
+                built.len() as u32 - 1
+            });
+            let entry = &mut built[index as usize];
+            if let Some(domain) = &group.key.domain
+                && !entry.domains.contains(domain)
+            {
+                entry.domains.push(domain.clone());
+            }
+            let candidate = Candidate { entry: index, rank: rank(&entry.routes[0], group.key.domain.as_ref()) };
+            let first_route = entry.routes[0].order;
+            let rows = table.ports.entry(group.key.port).or_insert_with(|| Port::new(first_route));
+            rows.first_route = rows.first_route.min(first_route);
+            let names = if group.key.class == Class::Tls { &mut rows.tls } else { &mut rows.clear };
+            names.add(group.key.domain.as_ref(), candidate);
+        }
+        table.ports.values_mut().for_each(Port::sort);
+        table.elsewhere = elsewhere(&table.ports, &built);
+        name_entries(&mut built, &table.ports);
+        table.entries = built.into_iter().map(Arc::new).collect();
+        table.by_name = (0..).zip(&table.entries).map(|(index, entry)| (Arc::clone(&entry.name), index)).collect();
+        table
+    }
+}
+
+/// A public port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener<'t> {
+    /// The port; 0 asks the kernel for a free one.
+    pub port: u16,
+    /// Whether a route takes TLS here.
+    pub tls: bool,
+    /// Whether a route takes clear text here.
+    pub clear: bool,
+    /// The first route that names the port.
+    pub place: &'t Place,
+}
+
+/// What leads where on one port.
+#[derive(Debug, Clone)]
+pub(crate) struct Port {
+    pub(crate) tls: Names,
+    pub(crate) clear: Names,
+    first_route: u32,
+}
+
+impl Port {
+    fn new(first_route: u32) -> Self {
+        Self { tls: Names::default(), clear: Names::default(), first_route }
+    }
+
+    fn sort(&mut self) {
+        for names in [&mut self.tls, &mut self.clear] {
+            let named = names.exact.values_mut().chain(names.wildcard.values_mut());
+            named.chain([&mut names.any]).for_each(|list| list.sort_by_key(|candidate| candidate.rank));
+        }
+    }
+}
+
+/// The candidates of one port and class, by name.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Names {
+    pub(crate) exact: HashMap<Arc<str>, Vec<Candidate>>,
+    pub(crate) wildcard: HashMap<Arc<str>, Vec<Candidate>>,
+    pub(crate) any: Vec<Candidate>,
+}
+
+impl Names {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.wildcard.is_empty() && self.any.is_empty()
+    }
+
+    fn add(&mut self, domain: Option<&DomainPattern>, candidate: Candidate) {
+        match domain {
+            Some(DomainPattern::Exact(name)) => self.exact.entry(Arc::clone(name)).or_default().push(candidate),
+            Some(DomainPattern::Wildcard(name)) => {
+                self.wildcard.entry(Arc::clone(name)).or_default().push(candidate);
+            }
+            None => self.any.push(candidate),
+        }
+    }
+}
+
+/// An entry that takes a connection if its other clauses hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidate {
+    pub(crate) entry: u32,
+    pub(crate) rank: Rank,
+}
+
+/// Lower is tried first: priority, then exact name, wildcard, none, then with client networks before without,
+/// with protocols before without, then the order of the file.
+pub(crate) type Rank = (Reverse<i32>, u8, bool, bool, u32);
+
+fn rank(route: &Route, domain: Option<&DomainPattern>) -> Rank {
+    let level = match domain {
+        Some(DomainPattern::Exact(_)) => 0,
+        Some(DomainPattern::Wildcard(_)) => 1,
+        None => 2,
+    };
+    let matching = &route.matching;
+    (Reverse(matching.priority), level, matching.client_ip.is_empty(), matching.alpn.is_empty(), route.order)
+}
+
+/// What smartproxy can tell apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    port: u16,
+    class: Class,
+    domain: Option<DomainPattern>,
+    client_ip: Vec<IpNet>,
+    alpn: Vec<String>,
+}
+
+/// The routes that smartproxy cannot tell apart, in the order of the file.
+#[derive(Debug)]
+struct Group {
+    key: Key,
+    routes: Vec<u32>,
+}
+
+/// Sorts the routes into groups, in the order of the file.
+fn group(routes: &[Arc<Route>]) -> Result<Vec<Group>, Vec<Problem>> {
+    let clear_http: BTreeSet<u16> = routes
+        .iter()
+        .filter(|route| matches!(route.transport(), Transport::Bridge { terminated: false, .. }))
+        .flat_map(|route| route.matching.ports.iter().flat_map(|range| range.ports()))
+        .collect();
+    let mut groups: Vec<Group> = Vec::new();
+    let mut index: HashMap<Key, usize> = HashMap::new();
+    let mut keys = 0;
+    for (number, route) in (0..).zip(routes) {
+        for port in route.matching.ports.iter().flat_map(|range| range.ports()) {
+            for (class, domain) in doors(route, clear_http.contains(&port)) {
+                keys += 1;
+                if keys > MOST_KEYS {
+                    let what = format!("with route `{}` there are more than {MOST_KEYS} pairs of port and name", route.name);
+                    return Err(vec![Problem::new(route.place.clone(), what, "fewer ports or fewer domains")]);
+                }
+                let client_ip = sorted(&route.matching.client_ip);
+                let alpn = sorted(&route.matching.alpn);
+                let key = Key { port, class, domain, client_ip, alpn };
+                let at = *index.entry(key).or_insert_with_key(|key| {
+                    groups.push(Group { key: key.clone(), routes: Vec::new() });
+                    groups.len() - 1
+                });
+                if groups[at].routes.last() != Some(&number) {
+                    groups[at].routes.push(number);
+                }
+            }
+        }
+    }
+    Ok(groups)
+}
+
+/// The classes and names by which smartproxy can tell that a connection may be the route's. Clear text shows
+/// no name in time: there, domains are networkproxy's to match.
+fn doors(route: &Route, clear_http: bool) -> Vec<(Class, Option<DomainPattern>)> {
+    let class = route.class();
+    let mut doors = Vec::new();
+    if class != EntryClass::Clear {
+        if route.matching.domains.is_empty() {
+            doors.push((Class::Tls, None));
+        }
+        doors.extend(route.matching.domains.iter().map(|domain| (Class::Tls, Some(domain.clone()))));
+    }
+    let blocks_by_host = route.matching.domains.is_empty() || clear_http;
+    if class == EntryClass::Clear || (class == EntryClass::Either && blocks_by_host) {
+        doors.push((Class::Clear, None));
+    }
+    doors
+}
+
+fn sorted<T: Ord + Clone>(list: &[T]) -> Vec<T> {
+    let mut list = list.to_vec();
+    list.sort();
+    list
+}
+
+/// Groups that only block are one entry for both classes.
+fn entry_class(group: &Group, routes: &[Arc<Route>]) -> EntryClass {
+    let blocks = |number: &u32| routes[*number as usize].transport() == Transport::Block;
+    match group.key.class {
+        _ if group.routes.iter().all(blocks) => EntryClass::Either,
+        Class::Tls => EntryClass::Tls,
+        Class::Clear => EntryClass::Clear,
+    }
+}
+
+/// An entry of the routes numbered `members`, yet without domains and with the name of its first route.
+fn entry(class: EntryClass, members: &[u32], routes: &[Arc<Route>], config: &SmartproxyConfig) -> Entry {
+    let routes: Vec<Arc<Route>> = members.iter().map(|member| Arc::clone(&routes[*member as usize])).collect();
+    let transports = || routes.iter().map(|route| route.transport());
+    let transport = transports().find(|transport| *transport != Transport::Block).unwrap_or(Transport::Block);
+    let acting = routes.iter().find(|route| route.transport() != Transport::Block).unwrap_or(&routes[0]);
+    let bridged = matches!(transport, Transport::Bridge { .. });
+    Entry {
+        name: Arc::clone(&routes[0].name),
+        class,
+        domains: Vec::new(),
+        transport,
+        timeouts: EntryTimeouts::new(&config.timeouts, acting, bridged),
+        routes,
+    }
+}
+
+/// For each entry that ends TLS: the more specific patterns on its ports that belong to other entries.
+fn elsewhere(ports: &BTreeMap<u16, Port>, entries: &[Entry]) -> Vec<BTreeSet<DomainPattern>> {
+    let mut elsewhere = vec![BTreeSet::new(); entries.len()];
+    let terminates = |index: u32| matches!(entries[index as usize].transport, Transport::Bridge { .. });
+    let foreign = |index: u32, owners: &[Candidate]| owners.iter().all(|owner| owner.entry != index);
+    for Port { tls: names, .. } in ports.values() {
+        for (name, owners) in &names.exact {
+            let covering = parent_name(name).and_then(|parent| names.wildcard.get(parent));
+            for candidate in covering.into_iter().flatten().chain(&names.any) {
+                if terminates(candidate.entry) && foreign(candidate.entry, owners) {
+                    elsewhere[candidate.entry as usize].insert(DomainPattern::Exact(Arc::clone(name)));
+                }
+            }
+        }
+        for (parent, owners) in &names.wildcard {
+            for candidate in &names.any {
+                if terminates(candidate.entry) && foreign(candidate.entry, owners) {
+                    elsewhere[candidate.entry as usize].insert(DomainPattern::Wildcard(Arc::clone(parent)));
+                }
+            }
+        }
+    }
+    elsewhere
+}
+
+/// Makes the names unique: the first entry of a route keeps the route's name, others add what they answer.
+fn name_entries(entries: &mut [Entry], ports: &BTreeMap<u16, Port>) {
+    let mut taken: BTreeSet<Arc<str>> = BTreeSet::new();
+    for index in 0..entries.len() {
+        let entry = &mut entries[index];
+        if !taken.contains(&entry.name) {
+            taken.insert(Arc::clone(&entry.name));
+            continue;
+        }
+        let class = if entry.class == EntryClass::Clear { "clear" } else { "tls" };
+        let domain = entry.domains.first().map_or_else(|| class.to_owned(), ToString::to_string);
+        let mut name = format!("{}/{domain}", entry.name);
+        if taken.contains(name.as_str()) {
+            let leads_here = |names: &Names| {
+                let named = names.exact.values().chain(names.wildcard.values()).flatten();
+                named.chain(&names.any).any(|candidate| candidate.entry as usize == index)
+            };
+            let port = ports.iter().find(|(_, rows)| leads_here(&rows.tls) || leads_here(&rows.clear));
+            name = format!("{name}:{}", port.map_or(0, |(port, _)| *port));
+        }
+        let mut unique = name.clone();
+        for number in 2.. {
+            if !taken.contains(unique.as_str()) {
+                break;
+            }
+            unique = format!("{name}#{number}");
+        }
+        entry.name = unique.into();
+        taken.insert(Arc::clone(&entry.name));
+    }
+}
+
+/// Whether a bridged route speaks HTTP inside.
+fn speaks_http(route: &Route) -> bool {
+    matches!(route.transport(), Transport::Bridge { protocol: Protocol::Http, .. })
+}

@@ -1,0 +1,350 @@
+//! The laws, with both sides' numbers.
+//!
+//! *Owns* the equations that [`Ledger::audit`] prints and what excuses a difference. *Never* repairs: a
+//! law that does not hold is shown, with both numbers. *Invariant*: `balanced` exactly if every law holds,
+//! where an id that is live on one side only holds while it is excused.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::id::{Attempt, ConnectionId, InstanceId, Role};
+use crate::ledger::{Alarms, Departed, Ledger};
+use crate::arrivals::ArrivalCounts;
+use crate::peer::{Peer, PeerStatus};
+use crate::phase::Phase;
+use crate::tally::Tally;
+use crate::time::Now;
+
+/// The laws of one process at one moment.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    /// Whose.
+    pub instance: InstanceId,
+    /// Which process.
+    pub role: Role,
+    /// Each law with its numbers.
+    pub laws: Vec<Law>,
+    /// What is live on one side only.
+    pub in_flight: Vec<InFlight>,
+    /// Counts that should be zero.
+    pub alarms: Alarms,
+    /// Does every law hold?
+    pub balanced: bool,
+}
+
+/// One equation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Law {
+    /// The equation, in words.
+    pub name: &'static str,
+    /// With which peer, where it is about a pair.
+    pub peer: Option<InstanceId>,
+    /// The left side.
+    pub left: (&'static str, u64),
+    /// The right side.
+    pub right: (&'static str, u64),
+    /// How many differences are excused for now.
+    pub excused: u64,
+    /// Does it hold (as stated)?
+    pub holds: bool,
+}
+
+/// A connection that is live on one side only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    /// Which connection.
+    pub connection: ConnectionId,
+    /// Which bridging.
+    pub attempt: Attempt,
+    /// With which peer.
+    pub peer: InstanceId,
+    /// For how long.
+    pub age: Duration,
+    /// Which half is live.
+    pub live: Role,
+    /// Why that is in order for now; `None` is a fault.
+    pub excuse: Option<Excuse>,
+}
+
+/// Why a connection may be live on one side only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excuse {
+    /// Less than two heartbeats have passed.
+    Young,
+    /// The peer's session is down, its heartbeats are old, or no digest has matched since it came back.
+    PeerStale,
+    /// The remaining half is dialling, half-closed or closing, each bounded by its deadline.
+    Leaving,
+}
+
+/// A process's own numbers, and what it believes of each peer.
+#[derive(Clone, Debug)]
+pub struct Counters {
+    /// Whose.
+    pub instance: InstanceId,
+    /// Which process.
+    pub role: Role,
+    /// Live records.
+    pub connected_clients: u64,
+    /// Live inner halves; on smartproxy, live bridged fronts.
+    pub port_proxy_connections: u64,
+    /// Closed, cause not settled.
+    pub settling: u64,
+    /// Sums over everything that ever was.
+    pub tally: Tally,
+    /// Live records by phase, as shown.
+    pub phases: BTreeMap<Phase, u64>,
+    /// Bytes of the live halves: per leg and direction.
+    pub live_bytes: [[u64; 2]; 3],
+    /// Requests finished on the live halves.
+    pub live_requests: u64,
+    /// Hop sockets (networkproxy).
+    pub arrivals: ArrivalCounts,
+    /// Clients admitted and the addresses they come from.
+    pub admitted: u64,
+    /// Distinct addresses with an admitted connection.
+    pub addresses: u64,
+    /// Counts that should be zero.
+    pub alarms: Alarms,
+    /// Each known peer's mirror.
+    pub mirrors: Vec<MirrorCounters>,
+    /// Peers that were folded.
+    pub departed: Departed,
+}
+
+/// What a process believes of one peer.
+#[derive(Clone, Debug)]
+pub struct MirrorCounters {
+    /// Session, positions, lag.
+    pub status: PeerStatus,
+    /// Is what follows as of now, or as of the last digest?
+    pub stale: bool,
+    /// The peer's live records. While its session is down: those joined to a live half of ours.
+    pub connected_clients: u64,
+    /// The peer's live bridged halves, likewise.
+    pub port_proxy_connections: u64,
+    /// Sums over everything the peer ever told.
+    pub tally: Tally,
+}
+
+impl Ledger {
+    /// The laws, recounted from the tables, beside the running numbers.
+    pub fn audit(&self, now: Now) -> Audit {
+        let mut laws = self.own_laws();
+        let mut in_flight = Vec::new();
+        for (instance, peer) in &self.peers {
+            let flights = self.flights_of(*instance, peer, now);
+            laws.extend(self.pair_laws(*instance, peer, &flights, now));
+            in_flight.extend(flights);
+        }
+        let balanced = laws.iter().all(|law| law.holds);
+        Audit { instance: self.instance, role: self.role, laws, in_flight, alarms: self.alarms, balanced }
+    }
+
+    /// The process's own numbers, and what it believes of each peer.
+    pub fn counters(&self, now: Now) -> Counters {
+        let mut phases = BTreeMap::new();
+        let mut live_bytes = [[0; 2]; 3];
+        let mut live_requests = 0;
+        let mut bridged = 0;
+        for (key, slot) in &self.live {
+            let Some(half) = self.own.half(*key) else { continue };
+            let totals = slot.traffic.totals();
+            let shown = match half.phase {
+                Phase::HttpIdle if totals.requests_open() > 0 => Phase::HttpActive,
+                other => other,
+            };
+            *phases.entry(shown).or_default() += 1;
+            live_requests += totals.requests_finished;
+            bridged += u64::from(self.role == Role::Inner || half.bridged().is_some());
+            for (sum, meter) in live_bytes.iter_mut().flatten().zip(totals.meters.iter().flatten()) {
+                *sum += meter.bytes;
+            }
+        }
+        Counters {
+            instance: self.instance,
+            role: self.role,
+            connected_clients: self.live.len() as u64,
+            port_proxy_connections: bridged,
+            settling: self.own.settling_len() as u64,
+            tally: self.own.tally().clone(),
+            phases,
+            live_bytes,
+            live_requests,
+            arrivals: self.arrivals.counts(),
+            admitted: self.admission.admitted(),
+            addresses: self.admission.addresses() as u64,
+            alarms: self.alarms,
+            mirrors: self.peers.iter().map(|(at, peer)| self.mirror_counters(*at, peer, now)).collect(),
+            departed: self.departed.clone(),
+        }
+    }
+
+    /// Session, positions and lag of every known peer.
+    pub fn peer_status(&self, now: Now) -> Vec<PeerStatus> {
+        self.peers.iter().map(|(at, peer)| self.status_of(*at, peer, now)).collect()
+    }
+
+    fn own_laws(&self) -> Vec<Law> {
+        let live = self.own.halves().filter(|half| half.is_live()).count() as u64;
+        let settling = self.own.halves().filter(|half| half.is_settling()).count() as u64;
+        let mut recount = self.own.base().clone();
+        self.own.halves().for_each(|half| recount.fold(half));
+        let tally = self.own.tally();
+        let arrivals = self.arrivals.counts();
+        let settled = recount.settled_total();
+        let refused: u64 = arrivals.refused.values().sum();
+        let mut laws = vec![
+            law("opened = live + settling + settled", ("opened", tally.opened), ("recounted", live + settling + settled)),
+            law("running tally = recount", ("closed", tally.closed), ("recounted", recount.closed)),
+            law("connected_clients = live records", ("slots", self.live.len() as u64), ("records", live)),
+            law(
+                "tls_terminated_connections = halves that completed a handshake",
+                ("tally", tally.tls_terminated),
+                ("recounted", recount.tls_terminated),
+            ),
+            law("digest opened = opened", ("digest", self.own.digest().opened), ("tally", tally.opened)),
+            law(
+                "hop bytes sent = received, or the gap is reported",
+                ("contradictions", self.alarms.hop_contradictions),
+                ("allowed", 0),
+            ),
+        ];
+        laws[1].holds &= recount == *tally;
+        if self.role == Role::Inner {
+            let sum = arrivals.pending + arrivals.verified + refused;
+            laws.push(law("hop arrived = pending + verified + refused", ("arrived", arrivals.arrived), ("sum", sum)));
+            laws.push(law("hop verified = inner halves opened", ("verified", arrivals.verified), ("opened", tally.opened)));
+        }
+        laws
+    }
+
+    fn pair_laws(&self, at: InstanceId, peer: &Peer, flights: &[InFlight], now: Now) -> Vec<Law> {
+        let counters = self.mirror_counters(at, peer, now);
+        let ours = self.joined_live(at);
+        let excused = flights.iter().filter(|flight| flight.excuse.is_some()).count() as u64;
+        let names = match self.role {
+            Role::Front => ("live bridged fronts", "mirrored live inner halves"),
+            Role::Inner => ("live inner halves", "mirrored live bridged fronts"),
+        };
+        let pair = Law {
+            name: "live bridged fronts = live inner halves, as sets, apart from those in flight",
+            peer: Some(at),
+            left: (names.0, ours),
+            right: (names.1, counters.port_proxy_connections),
+            excused,
+            holds: excused == flights.len() as u64,
+        };
+        let mut mirror = law(
+            "mirror = the peer's own table, at each digest",
+            ("mirrored live", peer.mirror.live_len()),
+            ("by digest", peer.mirror.digest().opened - peer.mirror.digest().closed),
+        );
+        mirror.peer = Some(at);
+        mirror.holds &= !peer.drifted;
+        vec![pair, mirror]
+    }
+
+    fn flights_of(&self, at: InstanceId, peer: &Peer, now: Now) -> Vec<InFlight> {
+        let stale = peer.is_stale(&self.rhythm, now.active);
+        let describe = |(&(connection, attempt), &since): (&(ConnectionId, Attempt), &Duration)| {
+            let (live, phase) = self.remaining(connection, attempt, at, peer);
+            let from = since.max(peer.fresh_since);
+            let excuse = if stale {
+                Some(Excuse::PeerStale)
+            } else if matches!(phase, Some(Phase::Connecting | Phase::HalfClosed | Phase::Closing)) {
+                Some(Excuse::Leaving)
+            } else if now.active.saturating_sub(from) <= self.rhythm.heartbeat * 2 {
+                Some(Excuse::Young)
+            } else {
+                None
+            };
+            let age = now.active.saturating_sub(since);
+            InFlight { connection, attempt, peer: at, age, live, excuse }
+        };
+        peer.in_flight.iter().map(describe).collect()
+    }
+
+    /// Which half of a connection in flight is live, and its phase.
+    fn remaining(
+        &self,
+        connection: ConnectionId,
+        attempt: Attempt,
+        at: InstanceId,
+        peer: &Peer,
+    ) -> (Role, Option<Phase>) {
+        let own = match self.role {
+            Role::Front => crate::HalfKey::front(connection, self.instance),
+            Role::Inner => crate::HalfKey::inner(connection, self.instance, attempt),
+        };
+        let ours = self.own.half(own).filter(|half| {
+            half.is_live() && (self.role == Role::Inner || half.bridged() == Some((at, attempt)))
+        });
+        if let Some(half) = ours {
+            return (self.role, Some(half.phase));
+        }
+        let theirs = match self.role {
+            Role::Front => crate::HalfKey::inner(connection, at, attempt),
+            Role::Inner => crate::HalfKey::front(connection, at),
+        };
+        (self.role.peer(), peer.half(theirs).map(|half| half.phase))
+    }
+
+    fn joined_live(&self, at: InstanceId) -> u64 {
+        let joins = |half: &crate::Half| match self.role {
+            Role::Front => half.bridged().is_some_and(|(peer, _)| peer == at),
+            Role::Inner => half.front_instance == at,
+        };
+        self.live.keys().filter(|key| self.own.half(**key).is_some_and(|half| joins(half))).count() as u64
+    }
+
+    fn mirror_counters(&self, at: InstanceId, peer: &Peer, now: Now) -> MirrorCounters {
+        let stale = peer.is_stale(&self.rhythm, now.active);
+        let presumed = peer.session.as_ref().is_none_or(|session| !session.in_step);
+        let bridged = match (presumed, self.role) {
+            (true, _) => self.joined_live(at),
+            (false, Role::Front) => {
+                peer.mirror.halves().filter(|h| h.is_live() && h.front_instance == self.instance).count() as u64
+            }
+            (false, Role::Inner) => {
+                let ours = |half: &crate::Half| half.bridged().is_some_and(|(inner, _)| inner == self.instance);
+                peer.mirror.halves().filter(|half| half.is_live() && ours(half)).count() as u64
+            }
+        };
+        MirrorCounters {
+            status: self.status_of(at, peer, now),
+            stale,
+            connected_clients: if presumed { bridged } else { peer.mirror.live_len() },
+            port_proxy_connections: bridged,
+            tally: peer.mirror.tally().clone(),
+        }
+    }
+
+    fn status_of(&self, at: InstanceId, peer: &Peer, now: Now) -> PeerStatus {
+        let session = peer.session.as_ref();
+        let acked = session.map_or(0, Session::acked);
+        PeerStatus {
+            instance: at,
+            connected: session.is_some(),
+            session: peer.last_session,
+            heartbeats_fresh: session.is_some_and(|s| s.heartbeats_fresh(&self.rhythm, now.active)),
+            since_heartbeat: session.map(|s| s.since_heartbeat(now.active)),
+            down_for: session.is_none().then(|| now.active.saturating_sub(peer.down_since)),
+            last_end: peer.last_end,
+            written: self.own.position(),
+            acked,
+            lag: self.own.pending(acked, 10_000) as u64,
+            applied: peer.mirror.applied(),
+            live: peer.mirror.live_len(),
+            settling: peer.mirror.settling_len(),
+            closed_unseen: peer.closed_unseen,
+            snapshots: peer.snapshots_applied,
+        }
+    }
+}
+
+use crate::session::Session;
+
+fn law(name: &'static str, left: (&'static str, u64), right: (&'static str, u64)) -> Law {
+    Law { name, peer: None, left, right, excused: 0, holds: left.1 == right.1 }
+}

@@ -1,0 +1,187 @@
+//! The change feed: every half once, at the position of its latest change.
+//!
+//! *Owns* a process's own halves, live and retained, their positions, the running tally and digest.
+//! *Never* waits, queues or drops: a reader that is away costs nothing, because a half that changes ten
+//! times is still one entry; a reader too far behind gets a snapshot. *Invariant*: `table` and `feed` hold
+//! the same halves; tally = base + fold of the feed; digest = mix over the live halves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::digest::Digest;
+use crate::half::Half;
+use crate::id::{ConnectionId, HalfKey, InstanceId};
+use crate::tally::{Share, Tally};
+
+/// A process's own halves as a feed of changes.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    table: BTreeMap<HalfKey, u64>,
+    feed: BTreeMap<u64, Arc<Half>>,
+    settling: BTreeSet<u64>,
+    settled: BTreeSet<u64>,
+    closed_weight: usize,
+    next: u64,
+    horizon: u64,
+    base: Tally,
+    tally: Tally,
+    digest: Digest,
+}
+
+/// What a reader gets: everything that changed after `from`, as of one instant.
+#[derive(Debug)]
+pub(crate) struct Pull {
+    pub(crate) from: u64,
+    pub(crate) through: u64,
+    pub(crate) horizon: u64,
+    pub(crate) halves: Vec<(u64, Arc<Half>)>,
+    pub(crate) digest: Digest,
+    /// Present where the reader was behind the horizon: then `halves` is everything.
+    pub(crate) snapshot: Option<Tally>,
+}
+
+impl Journal {
+    /// Adds a half. `false` where the key is taken.
+    pub(crate) fn open(&mut self, mut half: Half) -> bool {
+        if self.table.contains_key(&half.key) {
+            return false;
+        }
+        self.next += 1;
+        half.opened_seq = self.next;
+        half.accept.seq = self.next;
+        half.log.iter_mut().for_each(|entry| entry.seq = self.next);
+        self.digest.opened += 1;
+        self.digest.add(half.key, half.phase);
+        self.tally.moved(&Share::default(), &Share::of(&half));
+        self.table.insert(half.key, self.next);
+        self.feed.insert(self.next, Arc::new(half));
+        true
+    }
+
+    /// Changes a half and moves it to the end of the feed; `change` gets the new position.
+    /// `None` where there is no such half.
+    pub(crate) fn amend<R>(&mut self, key: HalfKey, change: impl FnOnce(&mut Half, u64) -> R) -> Option<R> {
+        let seq = self.table.get_mut(&key)?;
+        let mut entry = self.feed.remove(seq).expect("table and feed hold the same halves");
+        self.settling.remove(seq);
+        if self.settled.remove(seq) || entry.end.is_some() {
+            self.closed_weight -= entry.weight();
+        }
+        self.next += 1;
+        *seq = self.next;
+        let before = (Share::of(&entry), entry.phase, entry.is_live());
+        let half = Arc::make_mut(&mut entry);
+        let result = change(half, self.next);
+        self.tally.moved(&before.0, &Share::of(half));
+        if before.2 {
+            self.digest.remove(key, before.1);
+        }
+        if half.is_live() {
+            self.digest.add(key, half.phase);
+        } else {
+            self.digest.closed += u64::from(before.2);
+            self.closed_weight += half.weight();
+            let index = if half.is_settling() { &mut self.settling } else { &mut self.settled };
+            index.insert(self.next);
+        }
+        self.feed.insert(self.next, entry);
+        Some(result)
+    }
+
+    /// Everything that changed after `cursor`, or a snapshot where the cursor is behind the horizon.
+    pub(crate) fn pull(&self, cursor: u64) -> Pull {
+        let snapshot = cursor < self.horizon || cursor > self.next;
+        let from = if snapshot { 0 } else { cursor };
+        Pull {
+            from,
+            through: self.next,
+            horizon: self.horizon,
+            halves: self.feed.range(from + 1..).map(|(seq, half)| (*seq, Arc::clone(half))).collect(),
+            digest: self.digest,
+            snapshot: snapshot.then(|| self.base.clone()),
+        }
+    }
+
+    /// How many halves changed after `cursor`, at most `limit`.
+    pub(crate) fn pending(&self, cursor: u64, limit: usize) -> usize {
+        self.feed.range(cursor + 1..).take(limit).count()
+    }
+
+    /// The closed half that retention gives up next: settled before settling, lowest position first.
+    pub(crate) fn eviction_candidate(&self) -> Option<(HalfKey, &Arc<Half>)> {
+        let seq = self.settled.first().or_else(|| self.settling.first())?;
+        self.feed.get(seq).map(|half| (half.key, half))
+    }
+
+    /// Folds a closed half into the base.
+    pub(crate) fn evict(&mut self, key: HalfKey) -> Option<Arc<Half>> {
+        let seq = *self.table.get(&key)?;
+        if self.feed.get(&seq)?.is_live() {
+            return None;
+        }
+        self.table.remove(&key);
+        let half = self.feed.remove(&seq)?;
+        self.settled.remove(&seq);
+        self.settling.remove(&seq);
+        self.closed_weight -= half.weight();
+        self.base.fold(&half);
+        self.horizon = self.horizon.max(seq);
+        Some(half)
+    }
+
+    pub(crate) fn half(&self, key: HalfKey) -> Option<&Arc<Half>> {
+        self.feed.get(self.table.get(&key)?)
+    }
+
+    pub(crate) fn position_of(&self, key: HalfKey) -> Option<u64> {
+        self.table.get(&key).copied()
+    }
+
+    /// The halves of `connection` at `instance`, by attempt.
+    pub(crate) fn of_connection(
+        &self,
+        connection: ConnectionId,
+        instance: InstanceId,
+    ) -> impl Iterator<Item = &Arc<Half>> {
+        let from = HalfKey::inner(connection, instance, crate::Attempt(0));
+        let to = HalfKey::inner(connection, instance, crate::Attempt(u64::MAX));
+        self.table.range(from..=to).filter_map(|(_, seq)| self.feed.get(seq))
+    }
+
+    pub(crate) fn halves(&self) -> impl Iterator<Item = &Arc<Half>> {
+        self.feed.values()
+    }
+
+    /// Closed halves kept, settled or not.
+    pub(crate) fn closed_len(&self) -> usize {
+        self.settling.len() + self.settled.len()
+    }
+
+    pub(crate) fn settling_len(&self) -> usize {
+        self.settling.len()
+    }
+
+    pub(crate) fn live_len(&self) -> usize {
+        self.feed.len() - self.closed_len()
+    }
+
+    pub(crate) const fn closed_weight(&self) -> usize {
+        self.closed_weight
+    }
+
+    pub(crate) const fn position(&self) -> u64 {
+        self.next
+    }
+
+    pub(crate) const fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    pub(crate) const fn base(&self) -> &Tally {
+        &self.base
+    }
+
+    pub(crate) const fn digest(&self) -> &Digest {
+        &self.digest
+    }
+}

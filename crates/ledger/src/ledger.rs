@@ -1,0 +1,429 @@
+//! The books of one process: every record and counter, and the only calls that move them.
+//!
+//! *Owns* the process's own halves (journal), what each peer told (mirrors), admission, arrivals. *Never*
+//! reads a clock, waits or performs I/O: time is a parameter, what others should know is pulled from it.
+//! *Invariant*: opened = live + settling + Σ settled by reason, after every call; a half ends once.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::admission::{Admission, AdmissionLimits};
+use crate::arrivals::{Arrival, Arrivals};
+use crate::deadline::Armed;
+use crate::evidence::{End, HopCount, LegName, Observation};
+use crate::half::{Accept, Half, Hop, LogEntry, Routing, Stamped, Target, Tls};
+use crate::id::{Attempt, ConnectionId, HalfKey, InstanceId, Role};
+use crate::journal::Journal;
+use crate::peer::Peer;
+use crate::phase::{IllegalStep, Phase};
+use crate::reason::Reason;
+use crate::session::Rhythm;
+use crate::tally::Tally;
+use crate::time::Now;
+use crate::traffic::{Traffic, TrafficTotals};
+
+/// What bounds a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LedgerLimits {
+    /// Closed halves kept, by count.
+    pub closed_records: usize,
+    /// Closed halves kept, by estimated bytes.
+    pub closed_bytes: usize,
+    /// The most live halves this process will ever hold; announced in its Hello.
+    pub max_live: u64,
+    /// networkproxy's limit for a hop header: how long an inner half may take to appear.
+    pub hop_header: Duration,
+    /// Settled halves not yet taken for logging; beyond that they are folded into a count.
+    pub unlogged: usize,
+}
+
+impl Default for LedgerLimits {
+    fn default() -> Self {
+        Self {
+            closed_records: 10_000,
+            closed_bytes: 64 * 1024 * 1024,
+            max_live: 1_000_000,
+            hop_header: Duration::from_secs(2),
+            unlogged: 50_000,
+        }
+    }
+}
+
+/// The books of one process.
+#[derive(Debug)]
+pub struct Ledger {
+    pub(crate) instance: InstanceId,
+    pub(crate) role: Role,
+    pub(crate) limits: LedgerLimits,
+    pub(crate) rhythm: Rhythm,
+    pub(crate) own: Journal,
+    pub(crate) live: BTreeMap<HalfKey, LiveSlot>,
+    pub(crate) peers: BTreeMap<InstanceId, Peer>,
+    pub(crate) departed: Departed,
+    pub(crate) settling: BTreeMap<HalfKey, Settling>,
+    /// Own halves whose joined half was missing from a snapshot.
+    pub(crate) unseen: BTreeSet<HalfKey>,
+    /// Ended halves that a mirror folded while the own half joined to them is not settled.
+    pub(crate) keepsakes: BTreeMap<HalfKey, Arc<Half>>,
+    pub(crate) arrivals: Arrivals,
+    pub(crate) admission: Admission,
+    pub(crate) alarms: Alarms,
+    pub(crate) settled_out: VecDeque<Arc<Half>>,
+    #[cfg(feature = "planted-faults")]
+    pub(crate) fault: Option<crate::fault::Fault>,
+}
+
+/// What the ledger keeps of a live half beside its record.
+#[derive(Debug)]
+pub(crate) struct LiveSlot {
+    pub(crate) traffic: Arc<Traffic>,
+    opened: Now,
+    closing_from: Option<Phase>,
+    admitted_as: Option<IpAddr>,
+}
+
+/// A closed half whose cause is not settled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settling {
+    pub(crate) ended: Duration,
+    pub(crate) end_seq: u64,
+    pub(crate) acked: Option<Duration>,
+}
+
+/// Peers that were down for long and joined to nothing live.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Departed {
+    /// How many.
+    pub instances: u64,
+    /// What their mirrors added up to; what was live then never ended for us.
+    pub tally: Tally,
+}
+
+/// Counts that should be zero, or explain why they are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Alarms {
+    /// Digests that differed.
+    pub drift_detected: u64,
+    /// Snapshots that repaired one.
+    pub drift_repaired: u64,
+    /// Records that a sweep had to end.
+    pub repairs: u64,
+    /// Halves of peers whose own half was gone when they appeared.
+    pub unjoined: u64,
+    /// Pairs whose hop byte counts contradict each other.
+    pub hop_contradictions: u64,
+    /// Pairs that lost bytes on the hop, and how many.
+    pub hop_gaps: u64,
+    /// Bytes sent and not received, over those pairs.
+    pub hop_gap_bytes: u64,
+    /// Settled halves whose log line was folded.
+    pub unlogged: u64,
+    /// Own sessions that ended without a Bye.
+    pub session_resets: u64,
+}
+
+/// Why a call on a record had no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordError {
+    /// No live record has this key.
+    NotLive,
+    /// A record has this key already.
+    Taken,
+    /// The phase cannot follow.
+    Step(IllegalStep),
+}
+
+/// One change of a live half.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A new phase, and (in `HALF_CLOSED`) which side closed.
+    Phase(Phase, Option<LegName>),
+    /// The armed deadlines.
+    Armed(Arc<[Armed]>),
+    /// The real client became known, from a PROXY header.
+    Accept(Arc<Accept>),
+    /// What was read and decided.
+    Routing(Arc<Routing>),
+    /// The hop's addresses.
+    HopAddresses(Option<std::net::SocketAddr>, Option<std::net::SocketAddr>),
+    /// A front takes an attempt: from here on an inner half may exist.
+    Bridge(InstanceId, Attempt),
+    /// A front gives its current attempt up: inner halves up to it are superseded.
+    GiveUp,
+    /// The handshake is complete.
+    Tls(Arc<Tls>),
+    /// The target in use.
+    Target(Arc<Target>),
+}
+
+/// How a half ended, as its owner saw it.
+#[derive(Clone, Debug, Default)]
+pub struct Ending {
+    /// In order; empty means that the owner ended without saying why.
+    pub observations: Vec<Observation>,
+    /// The hop's bytes, header apart.
+    pub hop: HopCount,
+    /// Bytes read and not delivered.
+    pub undelivered: u64,
+}
+
+impl Ledger {
+    /// Empty books for one life of a process.
+    pub fn new(instance: InstanceId, role: Role, limits: LedgerLimits, rhythm: Rhythm) -> Self {
+        Self {
+            instance,
+            role,
+            limits,
+            rhythm,
+            own: Journal::default(),
+            live: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            departed: Departed::default(),
+            settling: BTreeMap::new(),
+            unseen: BTreeSet::new(),
+            keepsakes: BTreeMap::new(),
+            arrivals: Arrivals::default(),
+            admission: Admission::default(),
+            alarms: Alarms::default(),
+            settled_out: VecDeque::new(),
+            #[cfg(feature = "planted-faults")]
+            fault: None,
+        }
+    }
+
+    /// This life of the process.
+    pub const fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    /// Which process.
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Opens a front half: the first thing that happens to an accepted socket.
+    pub fn open_front(
+        &mut self,
+        connection: ConnectionId,
+        accept: Arc<Accept>,
+        now: Now,
+    ) -> Result<Arc<Traffic>, RecordError> {
+        self.open(HalfKey::front(connection, self.instance), self.instance, accept, now)
+    }
+
+    /// Lets an open front in under `address`, or says which limit speaks against it.
+    pub fn admit(&mut self, key: HalfKey, address: IpAddr, limits: &AdmissionLimits) -> Result<(), Reason> {
+        let Some(slot) = self.live.get_mut(&key) else { return Err(Reason::Abandoned) };
+        if slot.admitted_as.is_none() {
+            self.admission.admit(address, limits)?;
+            slot.admitted_as = Some(address);
+        }
+        Ok(())
+    }
+
+    /// A socket arrived on the hop.
+    pub fn arrive(&mut self) -> Arrival {
+        self.arrivals.arrive()
+    }
+
+    /// A hop socket was refused.
+    #[expect(clippy::needless_pass_by_value, reason = "an arrival is consumed: it is refused once")]
+    pub fn refuse(&mut self, arrival: Arrival, reason: Reason) {
+        self.arrivals.refused(&arrival, reason);
+    }
+
+    /// A hop header verified: the arrival becomes an inner half under the same connection id.
+    #[expect(clippy::needless_pass_by_value, reason = "an arrival is consumed: it becomes one half")]
+    pub fn open_inner(
+        &mut self,
+        arrival: Arrival,
+        connection: ConnectionId,
+        attempt: Attempt,
+        front_instance: InstanceId,
+        accept: Arc<Accept>,
+        now: Now,
+    ) -> Result<Arc<Traffic>, RecordError> {
+        let key = HalfKey::inner(connection, self.instance, attempt);
+        let traffic = self.open(key, front_instance, accept, now)?;
+        self.arrivals.verified(&arrival);
+        Ok(traffic)
+    }
+
+    /// Applies `changes` to a live half, as one step of the journal.
+    pub fn record(
+        &mut self,
+        key: HalfKey,
+        changes: impl IntoIterator<Item = Change>,
+        now: Now,
+    ) -> Result<(), RecordError> {
+        let slot = self.live.get_mut(&key).ok_or(RecordError::NotLive)?;
+        let after = now.mono.saturating_sub(slot.opened.mono);
+        let role = self.role;
+        let before = self.own.half(key).and_then(|half| half.bridged());
+        let result = self.own.amend(key, |half, seq| {
+            changes.into_iter().try_for_each(|change| apply(half, slot, role, change, seq, after))
+        });
+        let current = self.own.half(key).and_then(|half| half.bridged());
+        for (instance, attempt) in [before, current].into_iter().flatten() {
+            self.refresh_flight(key.connection, instance, attempt, now);
+        }
+        result.unwrap_or(Err(RecordError::NotLive))
+    }
+
+    /// Ends a half. The sockets are gone already; from here on only the cause is open.
+    pub fn close(&mut self, key: HalfKey, mut ending: Ending, now: Now) -> Result<(), RecordError> {
+        let slot = self.live.remove(&key).ok_or(RecordError::NotLive)?;
+        if let Some(address) = slot.admitted_as {
+            self.admission.release(address);
+        }
+        let age = now.mono.saturating_sub(slot.opened.mono);
+        let suspended = age.saturating_sub(now.active.saturating_sub(slot.opened.active));
+        if ending.observations.is_empty() {
+            ending.observations.push(Observation::new(self.role, Reason::Abandoned, None, age));
+        }
+        ending.observations.truncate(End::MAX_OBSERVATIONS);
+        let totals = slot.traffic.totals();
+        let end_seq = self.own.amend(key, |half, seq| {
+            let end = End {
+                phase: slot.closing_from.unwrap_or(half.phase),
+                observations: ending.observations,
+                suspended,
+                hop: ending.hop,
+                undelivered: ending.undelivered,
+                at: now.wall,
+                age,
+            };
+            half.phase = Phase::Closed;
+            half.log(LogEntry { seq, phase: Phase::Closed, after: age });
+            half.armed = Arc::from([]);
+            half.traffic.merge(&totals);
+            half.end = Some(Stamped { seq, value: Arc::new(end) });
+            seq
+        });
+        let end_seq = end_seq.ok_or(RecordError::NotLive)?;
+        self.settling.insert(key, Settling { ended: now.active, end_seq, acked: None });
+        self.refresh_flights_of(key, now);
+        self.reconsider(key, now);
+        self.retain(now);
+        Ok(())
+    }
+
+    /// What the data path of a live half has counted so far.
+    pub fn totals(&self, key: HalfKey) -> Option<TrafficTotals> {
+        self.live.get(&key).map(|slot| slot.traffic.totals())
+    }
+
+    /// Takes the halves settled since the last call, oldest first, at most `limit`: one log line each.
+    pub fn take_settled(&mut self, limit: usize) -> Vec<Arc<Half>> {
+        let count = limit.min(self.settled_out.len());
+        self.settled_out.drain(..count).collect()
+    }
+
+    /// Time passes: settles what waited long enough, lets dead peers go, keeps memory bounded.
+    pub fn tick(&mut self, now: Now) {
+        let waiting: Vec<HalfKey> = self.settling.keys().copied().collect();
+        for key in waiting {
+            self.reconsider(key, now);
+        }
+        self.fold_dead_peers(now);
+        self.retain(now);
+    }
+
+    fn open(
+        &mut self,
+        key: HalfKey,
+        front_instance: InstanceId,
+        accept: Arc<Accept>,
+        now: Now,
+    ) -> Result<Arc<Traffic>, RecordError> {
+        let half = Half {
+            key,
+            role: self.role,
+            front_instance,
+            accept: Stamped { seq: 0, value: accept },
+            routing: None,
+            hop: None,
+            tls: None,
+            target: None,
+            phase: Phase::Accepted,
+            half_closed: None,
+            log: vec![LogEntry { seq: 0, phase: Phase::Accepted, after: Duration::ZERO }],
+            log_dropped: 0,
+            armed: Arc::from([]),
+            traffic: TrafficTotals::default(),
+            end: None,
+            settlement: None,
+            opened_seq: 0,
+        };
+        if !self.own.open(half) {
+            return Err(RecordError::Taken);
+        }
+        let traffic = Arc::new(Traffic::default());
+        let slot = LiveSlot {
+            traffic: Arc::clone(&traffic),
+            opened: now,
+            closing_from: None,
+            admitted_as: None,
+        };
+        self.live.insert(key, slot);
+        self.refresh_flights_of(key, now);
+        self.debug_check();
+        Ok(traffic)
+    }
+
+    /// The cheap law, after every mutation of a debug build.
+    pub(crate) fn debug_check(&self) {
+        debug_assert_eq!(self.own.live_len(), self.live.len(), "live halves = live slots");
+        debug_assert_eq!(
+            self.own.tally().opened,
+            self.own.live_len() as u64 + self.own.settling_len() as u64 + self.own.tally().settled_total(),
+            "opened = live + settling + settled"
+        );
+    }
+}
+
+fn apply(
+    half: &mut Half,
+    slot: &mut LiveSlot,
+    role: Role,
+    change: Change,
+    seq: u64,
+    after: Duration,
+) -> Result<(), RecordError> {
+    match change {
+        Change::Phase(phase, side) => {
+            half.phase.step(role, phase).map_err(RecordError::Step)?;
+            if phase == Phase::Closing {
+                slot.closing_from = Some(half.phase);
+            }
+            half.phase = phase;
+            half.half_closed = side.or(half.half_closed);
+            half.log(LogEntry { seq, phase, after });
+        }
+        Change::Armed(armed) => half.armed = armed,
+        Change::Accept(accept) => half.accept = Stamped { seq, value: accept },
+        Change::Routing(routing) => half.routing = Some(Stamped { seq, value: routing }),
+        Change::Tls(tls) => half.tls = Some(Stamped { seq, value: tls }),
+        Change::Target(target) => half.target = Some(Stamped { seq, value: target }),
+        Change::HopAddresses(local, remote) => amend_hop(half, seq, |hop| {
+            hop.local = local;
+            hop.remote = remote;
+        }),
+        Change::Bridge(instance, attempt) => amend_hop(half, seq, |hop| {
+            hop.bridged = Some((instance, attempt));
+            hop.attempts += 1;
+        }),
+        Change::GiveUp => amend_hop(half, seq, |hop| {
+            hop.given_up = hop.bridged.take().map(|(_, attempt)| attempt).or(hop.given_up);
+        }),
+    }
+    Ok(())
+}
+
+fn amend_hop(half: &mut Half, seq: u64, change: impl FnOnce(&mut Hop)) {
+    let mut hop = half.hop.take().map(|hop| hop.value).unwrap_or_default();
+    change(&mut hop);
+    half.hop = Some(Stamped { seq, value: hop });
+}

@@ -1,0 +1,333 @@
+//! The ledger's side of the control channel, sans I/O.
+//!
+//! *Owns* the handshake of a session, what to send next, and what a received message does. *Never* applies
+//! anything of a session that is not the peer's current one, and ends nothing when a session is lost: own
+//! halves end only by their own sockets, deadlines or operator. *Invariant*: one session per peer instance;
+//! a batch applies once, at its position.
+
+use std::fmt;
+use std::ops::Bound;
+
+use crate::fault::Fault;
+use crate::id::{HalfKey, InstanceId, Role};
+use crate::ledger::Ledger;
+use crate::message::{Ack, Batch, Hello, Message, Resume, SnapshotChunk};
+use crate::mirror::{Changes, Staging, Unappliable};
+use crate::peer::Peer;
+use crate::session::{Next, Session, SessionEnd};
+use crate::time::Now;
+
+/// One session: whom with, and which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionKey {
+    /// The peer's instance.
+    pub peer: InstanceId,
+    /// The session's number, ascending per dialling instance.
+    pub number: u64,
+}
+
+/// Why a Hello was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HelloRefused {
+    /// A session of this instance with this or a higher number began already.
+    OldSession {
+        /// The highest number seen.
+        latest: u64,
+    },
+    /// Both sides claim the same role.
+    SameRole,
+    /// It claims to be ourselves.
+    Ourselves,
+    /// The answer is to another session than the one dialled.
+    WrongSession,
+}
+
+/// Live halves that a peer may announce beyond its own limit before its session is reset.
+const SLACK: u64 = 1_000;
+/// Halves whose progress is reported per message.
+const PROGRESS_HALVES: usize = 250;
+
+impl Ledger {
+    /// networkproxy dials: the Hello to send. Give its `session` to [`Ledger::established`] later.
+    pub fn dial(&mut self, session: u64) -> Hello {
+        let known = self.peers.iter_mut().max_by_key(|(_, peer)| peer.last_session);
+        let resume = known.map(|(instance, peer)| Resume { peer: *instance, applied: peer.mirror.rewind() });
+        self.hello(session, resume)
+    }
+
+    /// smartproxy answers a Hello: the older session of that instance ends, the new one begins.
+    pub fn answer(&mut self, hello: &Hello, now: Now) -> Result<(SessionKey, Hello), HelloRefused> {
+        self.check(hello)?;
+        let latest = self.peers.get(&hello.instance).map_or(0, |peer| peer.last_session);
+        if hello.session <= latest {
+            return Err(HelloRefused::OldSession { latest });
+        }
+        let key = self.begin(hello, now);
+        let applied = self.peers.get_mut(&hello.instance).map_or(0, |peer| peer.mirror.rewind());
+        let resume = Resume { peer: hello.instance, applied };
+        Ok((key, self.hello(hello.session, Some(resume))))
+    }
+
+    /// networkproxy got the answer to its Hello.
+    pub fn established(&mut self, dialled: u64, answer: &Hello, now: Now) -> Result<SessionKey, HelloRefused> {
+        self.check(answer)?;
+        if answer.session != dialled {
+            return Err(HelloRefused::WrongSession);
+        }
+        Ok(self.begin(answer, now))
+    }
+
+    /// The session's stream ended.
+    pub fn end_session(&mut self, at: SessionKey, why: SessionEnd, now: Now) {
+        let Some(peer) = self.peers.get_mut(&at.peer) else { return };
+        if peer.session.as_ref().is_some_and(|session| session.number == at.number) {
+            peer.session = None;
+            peer.down_since = now.active;
+            peer.last_end = Some(why);
+            self.alarms.session_resets += u64::from(why != SessionEnd::Bye);
+        }
+    }
+
+    /// What to do next in this session.
+    pub fn next(&mut self, at: SessionKey, now: Now) -> Next {
+        let position = self.own.position();
+        let drop_end = self.planted(Fault::DropEnd);
+        let Self { peers, live, own, rhythm, .. } = self;
+        let Some(session) = current(peers, at) else { return Next::End(SessionEnd::Lost) };
+        if let Err(why) = session.liveness(rhythm, now.active) {
+            self.end_session(at, why, now);
+            return Next::End(why);
+        }
+        if let Some(message) = session.urgent(rhythm, position, now.active) {
+            return Next::Send(message);
+        }
+        let pending = own.pending(session.cursor(), crate::message::MAX_HALVES);
+        if session.wants_pull(pending, rhythm, now.active) {
+            session.begin(own.pull(session.cursor()), now.active);
+        }
+        if let Some(mut chunk) = session.next_chunk(|key| live.get(&key).map(|slot| slot.traffic.totals())) {
+            if drop_end {
+                forget_ends(&mut chunk);
+            }
+            return Next::Send(chunk);
+        }
+        let after = |cursor: Option<HalfKey>| {
+            let from = cursor.map_or(Bound::Unbounded, Bound::Excluded);
+            let rest = live.range((from, Bound::Unbounded));
+            Box::new(rest.map(|(key, slot)| (*key, &slot.traffic))) as Box<dyn Iterator<Item = _>>
+        };
+        if let Some(progress) = session.next_progress(after, PROGRESS_HALVES, rhythm, now.active) {
+            return Next::Send(progress);
+        }
+        Next::Wait(session.next_time(pending, rhythm, now.active))
+    }
+
+    /// Everything that happened up to now was sent and acknowledged in this session.
+    pub fn is_drained(&self, at: SessionKey) -> bool {
+        let peer = self.peers.get(&at.peer).and_then(|peer| peer.session.as_ref());
+        peer.filter(|session| session.number == at.number).is_none_or(|s| s.is_drained(self.own.position()))
+    }
+
+    /// The Bye of a leaving process.
+    pub const fn bye(&self) -> Message {
+        Message::Bye { through: self.own.position() }
+    }
+
+    /// Takes a message. An error ends the session: redial.
+    pub fn receive(&mut self, at: SessionKey, message: Message, now: Now) -> Result<(), SessionEnd> {
+        let accept_old = self.planted(Fault::AcceptOldSession);
+        let Some(peer) = self.peers.get_mut(&at.peer) else { return Err(SessionEnd::Lost) };
+        match &mut peer.session {
+            Some(session) if session.number == at.number || accept_old => session.received(now.active),
+            _ => return Err(SessionEnd::Lost),
+        }
+        let outcome = match message {
+            Message::Batch(batch) => self.on_batch(at.peer, batch, now),
+            Message::Snapshot(chunk) => self.on_chunk(at.peer, chunk, now),
+            Message::Ack(ack) => self.on_ack(at.peer, ack, now),
+            Message::Heartbeat { .. } => {
+                self.on_heartbeat(at.peer, now);
+                Ok(())
+            }
+            Message::Progress(halves) => {
+                if let Some(peer) = self.peers.get_mut(&at.peer) {
+                    halves.iter().for_each(|(key, totals)| peer.mirror.progress(*key, totals));
+                }
+                Ok(())
+            }
+            Message::Bye { .. } => Err(SessionEnd::Bye),
+        };
+        if let Err(why) = outcome {
+            self.end_session(at, why, now);
+        }
+        outcome
+    }
+
+    fn hello(&self, session: u64, resume: Option<Resume>) -> Hello {
+        let max_live = self.limits.max_live;
+        Hello { instance: self.instance, role: self.role, session, max_live, resume }
+    }
+
+    fn check(&self, hello: &Hello) -> Result<(), HelloRefused> {
+        match hello {
+            hello if hello.instance == self.instance => Err(HelloRefused::Ourselves),
+            hello if hello.role == self.role => Err(HelloRefused::SameRole),
+            _ => Ok(()),
+        }
+    }
+
+    /// Begins a session with the sender of `hello`, from where it says it stands.
+    fn begin(&mut self, hello: &Hello, now: Now) -> SessionKey {
+        let at = SessionKey { peer: hello.instance, number: hello.session };
+        if self.planted(Fault::MatchOldInstance) {
+            self.rename_peer(hello.instance);
+        }
+        if let Some(older) = self.peers.get(&hello.instance).and_then(|peer| peer.session.as_ref()) {
+            let older = SessionKey { peer: hello.instance, number: older.number };
+            self.end_session(older, SessionEnd::Lost, now);
+        }
+        let mine = hello.resume.filter(|resume| resume.peer == self.instance);
+        let cursor = mine.map_or(0, |resume| resume.applied);
+        let role = hello.role;
+        let peer = self.peers.entry(hello.instance).or_insert_with(|| Peer::new(hello.instance, role, now.active));
+        peer.mirror.rewind();
+        peer.last_session = hello.session;
+        peer.max_live = hello.max_live;
+        peer.session = Some(Session::new(hello.session, cursor, now.active));
+        at
+    }
+
+    /// The planted fault: a restarted process is taken for the one that was there before.
+    fn rename_peer(&mut self, to: InstanceId) {
+        let older = self.peers.iter().find(|(at, peer)| **at != to && peer.session.is_none()).map(|(at, _)| *at);
+        if let Some(peer) = older.filter(|_| !self.peers.contains_key(&to)).and_then(|at| self.peers.remove(&at)) {
+            self.peers.insert(to, peer);
+        }
+    }
+
+    fn on_batch(&mut self, from: InstanceId, batch: Batch, now: Now) -> Result<(), SessionEnd> {
+        let across = self.planted(Fault::ApplyAcrossGap);
+        let Some(peer) = self.peers.get_mut(&from) else { return Err(SessionEnd::Lost) };
+        let Batch { after, through, horizon, halves, digest } = batch;
+        let mut changes = Changes::new();
+        let applied = if across {
+            peer.mirror.apply_unchecked(through, horizon, halves, digest.as_ref(), &mut changes)
+        } else {
+            peer.mirror.apply(after, through, horizon, halves, digest.as_ref(), &mut changes)
+        };
+        peer.batches_applied += 1;
+        self.applied(from, applied.map(|()| digest.is_some()), changes, now)
+    }
+
+    fn on_chunk(&mut self, from: InstanceId, chunk: SnapshotChunk, now: Now) -> Result<(), SessionEnd> {
+        let Some(peer) = self.peers.get_mut(&from) else { return Err(SessionEnd::Lost) };
+        let SnapshotChunk { index, through, base, halves, digest } = chunk;
+        let mut changes = Changes::new();
+        let staged = peer.mirror.stage(index, through, base, halves, digest.as_ref(), &mut changes);
+        if let Some(session) = &mut peer.session {
+            session.chunk_received();
+        }
+        if staged == Ok(Staging::Replaced) {
+            peer.snapshots_applied += 1;
+            self.alarms.drift_repaired += u64::from(std::mem::take(&mut peer.drifted));
+        }
+        self.applied(from, staged.map(|staging| staging == Staging::Replaced), changes, now)
+    }
+
+    /// Common end of a batch and a chunk: `Ok(true)` where a digest was compared and matched.
+    fn applied(
+        &mut self,
+        from: InstanceId,
+        outcome: Result<bool, Unappliable>,
+        changes: Changes,
+        now: Now,
+    ) -> Result<(), SessionEnd> {
+        let ignore_drift = self.planted(Fault::IgnoreDrift);
+        let Some(peer) = self.peers.get_mut(&from) else { return Err(SessionEnd::Lost) };
+        let outcome = match outcome {
+            Err(Unappliable::Drift) if ignore_drift => Ok(true),
+            other => other,
+        };
+        if let Err(why) = outcome {
+            if why == Unappliable::Drift {
+                peer.drifted = true;
+                self.alarms.drift_detected += 1;
+            }
+            peer.mirror.distrust();
+        }
+        if outcome == Ok(true) {
+            peer.last_digest_at = Some(peer.mirror.applied());
+            if let Some(session) = peer.session.as_mut().filter(|session| !session.in_step) {
+                session.in_step = true;
+                peer.fresh_since = now.active;
+            }
+        }
+        let applied = peer.mirror.applied();
+        if let Some(session) = &mut peer.session {
+            session.owe_ack(applied);
+        }
+        let too_many = peer.mirror.live_len() > peer.max_live.saturating_add(SLACK);
+        self.consider(from, changes, now);
+        match outcome {
+            Err(why) => Err(SessionEnd::Unappliable(why)),
+            Ok(_) if too_many => Err(SessionEnd::TooManyHalves),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn on_ack(&mut self, from: InstanceId, ack: Ack, now: Now) -> Result<(), SessionEnd> {
+        let Some(peer) = self.peers.get_mut(&from) else { return Err(SessionEnd::Lost) };
+        let Some(session) = &mut peer.session else { return Err(SessionEnd::Lost) };
+        session.on_ack(ack, now.active)?;
+        let acked = session.acked();
+        for (key, settling) in &mut self.settling {
+            let joined = self.own.half(*key).and_then(|half| half.joined_key());
+            if settling.acked.is_none() && settling.end_seq <= acked && joined.is_some_and(|j| j.instance == from) {
+                settling.acked = Some(now.active);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_heartbeat(&mut self, from: InstanceId, now: Now) {
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        let Some(session) = &mut peer.session else { return };
+        if !session.heartbeats_fresh(&self.rhythm, now.active) {
+            peer.fresh_since = now.active;
+        }
+        session.heartbeat_received(now.active);
+    }
+}
+
+fn current(peers: &mut std::collections::BTreeMap<InstanceId, Peer>, at: SessionKey) -> Option<&mut Session> {
+    peers.get_mut(&at.peer)?.session.as_mut().filter(|session| session.number == at.number)
+}
+
+/// The planted fault: ends are not told.
+fn forget_ends(message: &mut Message) {
+    let halves = match message {
+        Message::Batch(batch) => &mut batch.halves,
+        Message::Snapshot(chunk) => &mut chunk.halves,
+        _ => return,
+    };
+    for update in halves {
+        update.end = None;
+        update.settlement = None;
+    }
+}
+
+impl fmt::Display for HelloRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OldSession { latest } => write!(f, "session number is not above {latest}, the latest of this instance"),
+            Self::SameRole => f.write_str("both sides claim the same role"),
+            Self::Ourselves => f.write_str("the peer claims our own instance id"),
+            Self::WrongSession => f.write_str("the answer is to another session than the one dialled"),
+        }
+    }
+}
+
+impl std::error::Error for HelloRefused {}
+
+/// The role that dials.
+pub const DIALS: Role = Role::Inner;

@@ -1,0 +1,292 @@
+//! What the peer told: its halves as of the last applied position.
+//!
+//! *Owns* the copy of one peer instance's table, its tally and digest, and a snapshot being received.
+//! *Never* invents a fact: it applies what came, in order, once. *Invariant*: at every pull's end the
+//! mirror's digest equals the one the peer sent with it; a difference is drift, is counted and is repaired
+//! by a snapshot, never silently.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::digest::Digest;
+use crate::half::{Half, HalfUpdate};
+use crate::id::{HalfKey, InstanceId, Role};
+use crate::tally::{Share, Tally};
+
+/// One peer instance's halves.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    instance: InstanceId,
+    role: Role,
+    halves: BTreeMap<HalfKey, (u64, Arc<Half>)>,
+    settled: BTreeSet<(u64, HalfKey)>,
+    live: u64,
+    settling: u64,
+    base: Tally,
+    tally: Tally,
+    digest: Digest,
+    /// Applied so far, batch by batch.
+    applied: u64,
+    /// The last pull's end that was reached: what a resume may build on.
+    complete: u64,
+    staged: Option<Staged>,
+}
+
+#[derive(Debug, Default)]
+struct Staged {
+    next_index: u64,
+    base: Tally,
+    halves: Vec<Half>,
+    seqs: Vec<u64>,
+}
+
+/// Why an update cannot be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unappliable {
+    /// The batch starts somewhere else than where the mirror stands.
+    Gap {
+        /// Where the mirror stands.
+        applied: u64,
+        /// Where the batch starts.
+        after: u64,
+    },
+    /// A snapshot's chunk came out of order.
+    ChunkOutOfOrder,
+    /// A half of another instance or role.
+    Foreign,
+    /// A change of a half that was never described.
+    Undescribed,
+    /// The digests differ at a pull's end.
+    Drift,
+}
+
+/// What a chunk did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Staging {
+    /// More chunks are to come.
+    More,
+    /// It was the last: the table is replaced.
+    Replaced,
+}
+
+/// What an application changed, also where it failed half way: `before` and `after` per key.
+pub(crate) type Changes = Vec<(Option<Arc<Half>>, Option<Arc<Half>>)>;
+
+impl Mirror {
+    pub(crate) fn new(instance: InstanceId, role: Role) -> Self {
+        Self {
+            instance,
+            role,
+            halves: BTreeMap::new(),
+            settled: BTreeSet::new(),
+            live: 0,
+            settling: 0,
+            base: Tally::default(),
+            tally: Tally::default(),
+            digest: Digest::default(),
+            applied: 0,
+            complete: 0,
+            staged: None,
+        }
+    }
+
+    /// A new session begins: it builds on the last complete position.
+    pub(crate) fn rewind(&mut self) -> u64 {
+        self.staged = None;
+        self.applied = self.complete;
+        self.complete
+    }
+
+    /// Nothing that was applied can be trusted: only a snapshot will do.
+    pub(crate) fn distrust(&mut self) {
+        self.complete = 0;
+        self.applied = 0;
+        self.staged = None;
+    }
+
+    /// Applies one batch; `digest` is present in the last of a pull.
+    pub(crate) fn apply(
+        &mut self,
+        after: u64,
+        through: u64,
+        horizon: u64,
+        updates: Vec<HalfUpdate>,
+        digest: Option<&Digest>,
+        changes: &mut Changes,
+    ) -> Result<(), Unappliable> {
+        if after != self.applied || through < after {
+            return Err(Unappliable::Gap { applied: self.applied, after });
+        }
+        self.apply_unchecked(through, horizon, updates, digest, changes)
+    }
+
+    /// As [`Mirror::apply`] without the position check; separate so that a test can plant its absence.
+    pub(crate) fn apply_unchecked(
+        &mut self,
+        through: u64,
+        horizon: u64,
+        updates: Vec<HalfUpdate>,
+        digest: Option<&Digest>,
+        changes: &mut Changes,
+    ) -> Result<(), Unappliable> {
+        if updates.iter().any(|update| !self.owns(update)) {
+            return Err(Unappliable::Foreign);
+        }
+        for update in updates {
+            let (key, seq) = (update.key, update.seq);
+            let before = self.halves.get(&key).map(|(_, half)| Arc::clone(half));
+            let mut half = match (before.clone(), update.accept.is_some()) {
+                (Some(known), _) => known,
+                (None, true) => {
+                    let described = Half::from_update(update.clone()).ok_or(Unappliable::Undescribed)?;
+                    Arc::new(described)
+                }
+                (None, false) => return Err(Unappliable::Undescribed),
+            };
+            Arc::make_mut(&mut half).apply(update);
+            self.put(seq, Arc::clone(&half));
+            changes.push((before, Some(half)));
+        }
+        self.applied = through;
+        if let Some(digest) = digest {
+            self.complete = through;
+            self.fold_through(horizon, changes);
+            if *digest != self.digest {
+                return Err(Unappliable::Drift);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one chunk of a snapshot; the last one replaces the table and says what changed.
+    pub(crate) fn stage(
+        &mut self,
+        index: u64,
+        through: u64,
+        base: Option<Tally>,
+        updates: Vec<HalfUpdate>,
+        digest: Option<&Digest>,
+        changes: &mut Changes,
+    ) -> Result<Staging, Unappliable> {
+        if updates.iter().any(|update| !self.owns(update)) {
+            return Err(Unappliable::Foreign);
+        }
+        if index == 0 {
+            self.staged = Some(Staged { base: base.unwrap_or_default(), ..Staged::default() });
+        }
+        let staged = self.staged.as_mut().filter(|s| s.next_index == index).ok_or(Unappliable::ChunkOutOfOrder)?;
+        staged.next_index += 1;
+        for update in updates {
+            staged.seqs.push(update.seq);
+            staged.halves.push(Half::from_update(update).ok_or(Unappliable::Undescribed)?);
+        }
+        let Some(digest) = digest else { return Ok(Staging::More) };
+        let staged = self.staged.take().expect("just used");
+        self.replace(staged, through, changes);
+        if *digest == self.digest { Ok(Staging::Replaced) } else { Err(Unappliable::Drift) }
+    }
+
+    /// Unnumbered progress of a live half; ignored after its end and for halves not (yet) known.
+    pub(crate) fn progress(&mut self, key: HalfKey, totals: &crate::TrafficTotals) {
+        if let Some((_, half)) = self.halves.get_mut(&key).filter(|(_, half)| half.is_live()) {
+            Arc::make_mut(half).traffic.merge(totals);
+        }
+    }
+
+    pub(crate) fn half(&self, key: HalfKey) -> Option<&Arc<Half>> {
+        self.halves.get(&key).map(|(_, half)| half)
+    }
+
+    pub(crate) fn halves(&self) -> impl Iterator<Item = &Arc<Half>> {
+        self.halves.values().map(|(_, half)| half)
+    }
+
+    pub(crate) const fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    pub(crate) const fn live_len(&self) -> u64 {
+        self.live
+    }
+
+    pub(crate) const fn settling_len(&self) -> u64 {
+        self.settling
+    }
+
+    pub(crate) const fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    pub(crate) const fn base(&self) -> &Tally {
+        &self.base
+    }
+
+    pub(crate) const fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    fn owns(&self, update: &HalfUpdate) -> bool {
+        update.key.instance == self.instance && update.role == self.role
+    }
+
+    fn put(&mut self, seq: u64, half: Arc<Half>) {
+        let key = half.key;
+        let before = self.halves.insert(key, (seq, Arc::clone(&half)));
+        let share = before.as_ref().map_or_else(Share::default, |(_, old)| Share::of(old));
+        self.tally.moved(&share, &Share::of(&half));
+        if let Some((old_seq, old)) = &before {
+            self.settled.remove(&(*old_seq, key));
+            if old.is_live() {
+                self.live -= 1;
+                self.digest.remove(key, old.phase);
+            }
+            self.settling -= u64::from(old.is_settling());
+        } else {
+            self.digest.opened += 1;
+        }
+        if half.is_live() {
+            self.live += 1;
+            self.digest.add(key, half.phase);
+        } else {
+            self.digest.closed += u64::from(before.is_none_or(|(_, old)| old.is_live()));
+            self.settling += u64::from(half.is_settling());
+            if !half.is_settling() {
+                self.settled.insert((seq, key));
+            }
+        }
+    }
+
+    /// The peer has folded its settled halves up to `horizon`; so do we.
+    fn fold_through(&mut self, horizon: u64, changes: &mut Changes) {
+        while let Some(&(seq, key)) = self.settled.first().filter(|(seq, _)| *seq <= horizon) {
+            self.settled.remove(&(seq, key));
+            if let Some((_, half)) = self.halves.remove(&key) {
+                self.base.fold(&half);
+                changes.push((Some(half), None));
+            }
+        }
+    }
+
+    fn replace(&mut self, staged: Staged, through: u64, changes: &mut Changes) {
+        let old = std::mem::take(&mut self.halves);
+        let base = staged.base;
+        *self = Self::new(self.instance, self.role);
+        self.tally = base.clone();
+        self.digest.opened = base.opened;
+        self.digest.closed = base.closed;
+        self.base = base;
+        self.applied = through;
+        self.complete = through;
+        for (half, seq) in staged.halves.into_iter().zip(staged.seqs) {
+            let mut half = Arc::new(half);
+            let before = old.get(&half.key).map(|(_, old)| Arc::clone(old));
+            if let Some(before) = before.as_ref().filter(|_| half.is_live()) {
+                Arc::make_mut(&mut half).traffic.merge(&before.traffic);
+            }
+            self.put(seq, Arc::clone(&half));
+            changes.push((before, Some(half)));
+        }
+        let gone = old.into_iter().filter(|(key, _)| !self.halves.contains_key(key));
+        changes.extend(gone.map(|(_, (_, half))| (Some(half), None)));
+    }
+}

@@ -1,0 +1,358 @@
+//! One control session, sans I/O: what to send next, and whether the peer still lives.
+//!
+//! *Owns* the sender's cursor, the pull in progress, the window of unacknowledged batches, and the liveness
+//! clocks. *Never* queues a change: what is not yet pulled stays in the journal, coalesced. *Invariant*: at
+//! most [`WINDOW`](crate::message::WINDOW) batches or chunks are unacknowledged; acknowledgements and
+//! heartbeats overtake them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::digest::Digest;
+use crate::half::Half;
+use crate::id::HalfKey;
+use crate::journal::Pull;
+use crate::message::{Ack, Batch, MAX_HALVES, MAX_WEIGHT, Message, SnapshotChunk, WINDOW};
+use crate::mirror::Unappliable;
+use crate::tally::Tally;
+use crate::traffic::TrafficTotals;
+
+/// The times that rule a session: smartproxy's Hello announces them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rhythm {
+    /// Between heartbeats, and between digests when idle.
+    pub heartbeat: Duration,
+    /// Without a message, or without progress while something is owed: the session is reset.
+    pub stall_after: Duration,
+}
+
+impl Default for Rhythm {
+    fn default() -> Self {
+        Self { heartbeat: Duration::from_secs(1), stall_after: Duration::from_secs(3) }
+    }
+}
+
+/// Why a session was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The peer said Bye.
+    Bye,
+    /// The stream broke, or a newer session of the same instance began.
+    Lost,
+    /// No message for `stall_after`.
+    Silent,
+    /// Messages came, but what was sent was not acknowledged for `stall_after`.
+    Stalled,
+    /// The peer sent something that cannot be applied.
+    Unappliable(Unappliable),
+    /// The peer announced more live halves than its own limit.
+    TooManyHalves,
+    /// An acknowledgement of something never sent.
+    BadAck,
+}
+
+/// Under load, changes wait this long to be sent together.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// The sender's side of a session, and its clocks.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) number: u64,
+    cursor: u64,
+    acked: u64,
+    sending: Option<Sending>,
+    unacked: VecDeque<Sent>,
+    chunks_sent: u64,
+    chunks_acked: u64,
+    chunks_received: u64,
+    ack_due: Option<Ack>,
+    last_pull: Duration,
+    last_heartbeat_sent: Duration,
+    last_received: Duration,
+    last_heartbeat_received: Duration,
+    last_progress_acked: Duration,
+    progress_cursor: Option<HalfKey>,
+    progress_since: Duration,
+    next_progress: Duration,
+    /// A digest that matched has come since the session began: the mirror can be believed.
+    pub(crate) in_step: bool,
+    pub(crate) bye: bool,
+}
+
+#[derive(Debug)]
+struct Sending {
+    from: u64,
+    after: u64,
+    through: u64,
+    horizon: u64,
+    halves: VecDeque<(u64, Arc<Half>)>,
+    digest: Digest,
+    snapshot: Option<SnapshotState>,
+}
+
+#[derive(Debug)]
+struct SnapshotState {
+    index: u64,
+    base: Option<Tally>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    Through(u64),
+    /// Ordinal over all chunks of the session.
+    Chunk(u64),
+}
+
+/// What the shell should do next.
+#[derive(Debug)]
+pub enum Next {
+    /// Send this and ask again.
+    Send(Message),
+    /// Nothing until this active time, or until the ledger wakes the session.
+    Wait(Duration),
+    /// The session is over; dial again (or wait to be dialled).
+    End(SessionEnd),
+}
+
+impl Session {
+    pub(crate) fn new(number: u64, cursor: u64, now: Duration) -> Self {
+        Self {
+            number,
+            cursor,
+            acked: cursor,
+            sending: None,
+            unacked: VecDeque::new(),
+            chunks_sent: 0,
+            chunks_acked: 0,
+            chunks_received: 0,
+            ack_due: None,
+            last_pull: now.saturating_sub(GATHER),
+            last_heartbeat_sent: now,
+            last_received: now,
+            last_heartbeat_received: now,
+            last_progress_acked: now,
+            progress_cursor: None,
+            progress_since: Duration::ZERO,
+            next_progress: now,
+            in_step: false,
+            bye: false,
+        }
+    }
+
+    /// Has the peer been silent, or stood still, for too long?
+    pub(crate) fn liveness(&self, rhythm: &Rhythm, now: Duration) -> Result<(), SessionEnd> {
+        if now.saturating_sub(self.last_received) >= rhythm.stall_after {
+            return Err(SessionEnd::Silent);
+        }
+        let owed = !self.unacked.is_empty();
+        if owed && now.saturating_sub(self.last_progress_acked) >= rhythm.stall_after {
+            return Err(SessionEnd::Stalled);
+        }
+        Ok(())
+    }
+
+    /// Are its heartbeats older than two intervals, or has no digest matched yet?
+    pub(crate) fn is_stale(&self, rhythm: &Rhythm, now: Duration) -> bool {
+        !self.in_step || !self.heartbeats_fresh(rhythm, now)
+    }
+
+    /// Did a heartbeat come within two intervals?
+    pub(crate) fn heartbeats_fresh(&self, rhythm: &Rhythm, now: Duration) -> bool {
+        now.saturating_sub(self.last_heartbeat_received) <= rhythm.heartbeat * 2
+    }
+
+    pub(crate) fn since_heartbeat(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.last_heartbeat_received)
+    }
+
+    pub(crate) const fn received(&mut self, now: Duration) {
+        self.last_received = now;
+    }
+
+    pub(crate) const fn heartbeat_received(&mut self, now: Duration) {
+        self.last_heartbeat_received = now;
+    }
+
+    pub(crate) const fn owe_ack(&mut self, applied: u64) {
+        self.ack_due = Some(Ack { applied, chunks: self.chunks_received });
+    }
+
+    pub(crate) const fn chunk_received(&mut self) {
+        self.chunks_received += 1;
+    }
+
+    pub(crate) const fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    pub(crate) const fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// Everything pulled was sent and acknowledged through `position`.
+    pub(crate) fn is_drained(&self, position: u64) -> bool {
+        self.sending.is_none() && self.unacked.is_empty() && self.acked >= position
+    }
+
+    /// The peer acknowledged.
+    pub(crate) fn on_ack(&mut self, ack: Ack, now: Duration) -> Result<(), SessionEnd> {
+        let mut moved = false;
+        while let Some(first) = self.unacked.front() {
+            let covered = match *first {
+                Sent::Through(position) => position <= ack.applied,
+                Sent::Chunk(index) => index < ack.chunks,
+            };
+            if !covered {
+                break;
+            }
+            self.unacked.pop_front();
+            moved = true;
+        }
+        if ack.applied > self.cursor {
+            return Err(SessionEnd::BadAck);
+        }
+        if moved || ack.applied > self.acked || ack.chunks > self.chunks_acked {
+            self.last_progress_acked = now;
+        }
+        self.acked = self.acked.max(ack.applied);
+        self.chunks_acked = ack.chunks;
+        Ok(())
+    }
+
+    /// What overtakes batches: acknowledgements and heartbeats.
+    pub(crate) fn urgent(&mut self, rhythm: &Rhythm, position: u64, now: Duration) -> Option<Message> {
+        if let Some(ack) = self.ack_due.take() {
+            return Some(Message::Ack(ack));
+        }
+        if now.saturating_sub(self.last_heartbeat_sent) >= rhythm.heartbeat {
+            self.last_heartbeat_sent = now;
+            return Some(Message::Heartbeat { position });
+        }
+        None
+    }
+
+    /// May a new pull begin? Idle, a change leaves at once; under load after `GATHER`, or when there is
+    /// enough for a full batch; with nothing to say, every heartbeat for the digest.
+    pub(crate) fn wants_pull(&self, pending: usize, rhythm: &Rhythm, now: Duration) -> bool {
+        if self.sending.is_some() || self.unacked.len() >= WINDOW {
+            return false;
+        }
+        let since = now.saturating_sub(self.last_pull);
+        match pending {
+            0 => since >= rhythm.heartbeat,
+            MAX_HALVES.. => true,
+            _ => since >= GATHER,
+        }
+    }
+
+    /// Takes a pull to send.
+    pub(crate) fn begin(&mut self, pull: Pull, now: Duration) {
+        self.last_pull = now;
+        if self.unacked.is_empty() {
+            self.last_progress_acked = now;
+        }
+        let snapshot = pull.snapshot.map(|base| SnapshotState { index: 0, base: Some(base) });
+        self.cursor = pull.through;
+        self.sending = Some(Sending {
+            from: pull.from,
+            after: pull.from,
+            through: pull.through,
+            horizon: pull.horizon,
+            halves: pull.halves.into(),
+            digest: pull.digest,
+            snapshot,
+        });
+    }
+
+    /// The next batch or chunk of the pull in progress, if the window has room. `live` adds what the data
+    /// path has counted by now.
+    pub(crate) fn next_chunk(&mut self, live: impl Fn(HalfKey) -> Option<TrafficTotals>) -> Option<Message> {
+        if self.unacked.len() >= WINDOW {
+            return None;
+        }
+        let sending = self.sending.as_mut()?;
+        let mut halves = Vec::new();
+        let mut weight = 0;
+        let mut last_seq = sending.after;
+        while halves.len() < MAX_HALVES && weight < MAX_WEIGHT {
+            let Some((seq, half)) = sending.halves.pop_front() else { break };
+            let mut update = half.update_since(sending.from, seq);
+            if let Some(totals) = half.is_live().then(|| live(half.key)).flatten() {
+                update.traffic.merge(&totals);
+            }
+            weight += update.weight();
+            last_seq = seq;
+            halves.push(update);
+        }
+        let last = sending.halves.is_empty();
+        let through = if last { sending.through } else { last_seq };
+        let digest = last.then_some(sending.digest);
+        let message = if let Some(snapshot) = &mut sending.snapshot {
+            let index = snapshot.index;
+            snapshot.index += 1;
+            self.unacked.push_back(Sent::Chunk(self.chunks_sent));
+            self.chunks_sent += 1;
+            let base = snapshot.base.take();
+            Message::Snapshot(SnapshotChunk { index, through: sending.through, base, halves, digest })
+        } else {
+            let after = sending.after;
+            sending.after = through;
+            self.unacked.push_back(Sent::Through(through));
+            Message::Batch(Batch { after, through, horizon: sending.horizon, halves, digest })
+        };
+        if last {
+            self.sending = None;
+        }
+        Some(message)
+    }
+
+    /// Which live halves to report: at most `limit` keys after the cursor, those active since the last round.
+    pub(crate) fn next_progress<'a>(
+        &mut self,
+        live: impl Fn(Option<HalfKey>) -> Box<dyn Iterator<Item = (HalfKey, &'a Arc<crate::Traffic>)> + 'a>,
+        limit: usize,
+        rhythm: &Rhythm,
+        now: Duration,
+    ) -> Option<Message> {
+        if now < self.next_progress {
+            return None;
+        }
+        let mut halves = Vec::new();
+        let mut scanned = 0;
+        let mut last = None;
+        for (key, traffic) in live(self.progress_cursor) {
+            scanned += 1;
+            last = Some(key);
+            if traffic.last_activity() >= self.progress_since {
+                halves.push((key, traffic.totals()));
+            }
+            if halves.len() >= limit || scanned >= limit * 8 {
+                break;
+            }
+        }
+        let finished = halves.len() < limit && scanned < limit * 8;
+        self.progress_cursor = if finished { None } else { last };
+        let pause = if finished { rhythm.heartbeat } else { rhythm.heartbeat / 8 };
+        if finished {
+            self.progress_since = now.saturating_sub(rhythm.heartbeat);
+        }
+        self.next_progress = now + pause;
+        (!halves.is_empty()).then_some(Message::Progress(halves))
+    }
+
+    /// When to ask again, if nothing happens before.
+    pub(crate) fn next_time(&self, pending: usize, rhythm: &Rhythm, now: Duration) -> Duration {
+        let heartbeat = self.last_heartbeat_sent + rhythm.heartbeat;
+        let silent = self.last_received + rhythm.stall_after;
+        let mut next = heartbeat.min(silent).min(self.next_progress.max(now));
+        if !self.unacked.is_empty() {
+            next = next.min(self.last_progress_acked + rhythm.stall_after);
+        }
+        if self.sending.is_none() && self.unacked.len() < WINDOW {
+            let pause = if pending == 0 { rhythm.heartbeat } else { GATHER };
+            next = next.min(self.last_pull + pause);
+        }
+        next.max(now + Duration::from_millis(1))
+    }
+}

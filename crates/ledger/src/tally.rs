@@ -1,0 +1,125 @@
+//! Counters as folds over halves.
+//!
+//! *Owns* [`Tally`], what a set of halves adds up to. *Never* offers a way to add one to a number: the only
+//! inputs are a half's states before and after a step. *Invariant*: folding every half of a
+//! table, plus the base of those it evicted, gives the table's running tally.
+
+use std::collections::BTreeMap;
+
+use crate::half::Half;
+use crate::reason::{Initiator, Reason};
+use crate::termination::SettledFrom;
+
+/// What a set of halves adds up to. Sums only; what is live is a table's length.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Halves opened.
+    pub opened: u64,
+    /// Halves closed, settled or not.
+    pub closed: u64,
+    /// Settled halves by reason and initiator.
+    pub settled: BTreeMap<(Reason, Initiator), u64>,
+    /// Settled halves by what they were settled from: both, alone, only.
+    pub settled_from: [u64; 3],
+    /// Halves that were ever joined to the other process.
+    pub bridged: u64,
+    /// Halves that ever completed a TLS handshake.
+    pub tls_terminated: u64,
+    /// Evidence that came after settlement.
+    pub late_evidence: u64,
+    /// HTTP requests finished, over the closed halves.
+    pub requests: u64,
+    /// Bytes of the closed halves: per leg (client, hop, target) and direction (in, out).
+    pub bytes: [[u64; 2]; 3],
+}
+
+/// What one half contributes to a [`Tally`] right now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Share {
+    counted: bool,
+    closed: bool,
+    settled: Option<(Reason, Initiator, SettledFrom)>,
+    bridged: bool,
+    tls: bool,
+    late: u64,
+    requests: u64,
+    bytes: [[u64; 2]; 3],
+}
+
+impl Tally {
+    /// Closed and settled, over all reasons.
+    pub fn settled_total(&self) -> u64 {
+        self.settled.values().sum()
+    }
+
+    /// Settled with `reason`, by whoever began it.
+    pub fn settled_by(&self, reason: Reason) -> u64 {
+        self.settled.iter().filter(|((r, _), _)| *r == reason).map(|(_, count)| count).sum()
+    }
+
+    /// A half's contribution moved from `before` to `after`. Contributions only grow.
+    pub(crate) fn moved(&mut self, before: &Share, after: &Share) {
+        self.opened += u64::from(after.counted) - u64::from(before.counted);
+        self.closed += u64::from(after.closed) - u64::from(before.closed);
+        self.bridged += u64::from(after.bridged) - u64::from(before.bridged);
+        self.tls_terminated += u64::from(after.tls) - u64::from(before.tls);
+        self.late_evidence += after.late - before.late;
+        self.requests += after.requests - before.requests;
+        for (sum, (a, b)) in flat(&mut self.bytes).zip(after.bytes.iter().flatten().zip(before.bytes.iter().flatten())) {
+            *sum += a - b;
+        }
+        if let (None, Some((reason, initiator, from))) = (before.settled, after.settled) {
+            *self.settled.entry((reason, initiator)).or_default() += 1;
+            self.settled_from[from as usize] += 1;
+        }
+    }
+
+    /// Adds everything `half` contributes.
+    pub fn fold(&mut self, half: &Half) {
+        self.moved(&Share::default(), &Share::of(half));
+    }
+
+    /// Adds another tally.
+    pub fn add(&mut self, other: &Self) {
+        self.opened += other.opened;
+        self.closed += other.closed;
+        for (key, count) in &other.settled {
+            *self.settled.entry(*key).or_default() += count;
+        }
+        for (mine, theirs) in self.settled_from.iter_mut().zip(other.settled_from) {
+            *mine += theirs;
+        }
+        self.bridged += other.bridged;
+        self.tls_terminated += other.tls_terminated;
+        self.late_evidence += other.late_evidence;
+        self.requests += other.requests;
+        for (mine, theirs) in flat(&mut self.bytes).zip(other.bytes.iter().flatten()) {
+            *mine += theirs;
+        }
+    }
+}
+
+impl Share {
+    pub(crate) fn of(half: &Half) -> Self {
+        let closed = half.end.is_some();
+        let bytes = std::array::from_fn(|leg| std::array::from_fn(|d| half.traffic.meters[leg][d].bytes));
+        let settlement = half.settlement.as_ref().map(|s| &s.value);
+        Self {
+            counted: true,
+            closed,
+            settled: settlement.map(|s| (s.cause.reason, s.cause.initiator, s.from)),
+            bridged: match half.role {
+                crate::Role::Front => half.hop.as_ref().is_some_and(|hop| hop.value.attempts > 0),
+                crate::Role::Inner => true,
+            },
+            tls: half.tls.is_some(),
+            late: settlement.map_or(0, |s| s.late.len() as u64),
+            requests: if closed { half.traffic.requests_finished } else { 0 },
+            bytes: if closed { bytes } else { [[0; 2]; 3] },
+        }
+    }
+}
+
+fn flat(bytes: &mut [[u64; 2]; 3]) -> impl Iterator<Item = &mut u64> {
+    bytes.iter_mut().flatten()
+}
