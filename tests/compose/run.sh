@@ -108,8 +108,8 @@ install_packages() {
 # Asks the first process inside to end, gives it time to show its logs, then ends
 # it. `unshare` itself blocks SIGTERM; its own death kills the child (--kill-child).
 stop_inside() {
-    local first
-    first=$(ps -o pid= --ppid "$UNSHARE" | tr -d ' ')
+    local first=
+    read -r first _ <"/proc/$UNSHARE/task/$UNSHARE/children" || true
     [[ -z $first ]] || kill -TERM "$first" 2>/dev/null || true
     for _ in {1..60}; do
         kill -0 "$UNSHARE" 2>/dev/null || return 0
@@ -465,6 +465,7 @@ orderly_stop() {
         state=$(engine inspect -f '{{.Name}} {{.State.Status}} {{.State.ExitCode}}' "$id")
         [[ $state == *" exited 0" ]] || fail "$state"
     done
+    ! compose logs --no-color | grep -F "panicked at" || fail "a process panicked"
 }
 
 nothing_left() {
