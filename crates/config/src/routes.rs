@@ -26,7 +26,8 @@ pub use explain::Explanation;
 pub use inner::{InnerAction, InnerEntry, InnerRoute, InnerTable, InnerTimeoutOverrides, NoRoute, Request};
 pub use pattern::{DomainError, DomainPattern, PathPattern, PortRange, normal_name};
 pub use route::{
-    Action, Balance, Forward, Match, Protocol, Redirect, RedirectTarget, Respond, Route, RouteTimeouts, TlsMode,
+    Action, Balance, Forward, Match, Protocol, Redirect, RedirectTarget, Respond, Route, RouteTimeouts,
+    TlsMode,
 };
 pub use table::{Listener, RouteTable};
 pub use target::{TargetAddress, TargetError, TargetHost};

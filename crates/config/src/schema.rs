@@ -93,6 +93,8 @@ pub(crate) enum Scalar {
     Auto(u64, u64),
     /// One of these words.
     Word(&'static [&'static str]),
+    /// One of these numbers.
+    Choice(&'static [u64]),
     /// A duration, its least value and what zero means.
     Duration(Zero),
     /// A number of bytes within bounds.

@@ -85,7 +85,9 @@ impl Node {
     /// Nothing, or one of the words that YAML has for it.
     pub(crate) fn is_null(&self) -> bool {
         match &self.data {
-            Data::Scalar { text, style: Style::Plain } => matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"),
+            Data::Scalar { text, style: Style::Plain } => {
+                matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL")
+            }
             _ => false,
         }
     }
@@ -166,7 +168,11 @@ impl Builder<'_> {
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(),
             Event::Alias(_) => {
-                self.problems.error(at, "aliases (`*name`) are not supported", "the value itself, written out");
+                self.problems.error(
+                    at,
+                    "aliases (`*name`) are not supported",
+                    "the value itself, written out",
+                );
                 self.put(Node { at, data: Data::Scalar { text: String::new(), style: Style::Plain } });
             }
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
@@ -216,7 +222,11 @@ impl Builder<'_> {
             (Data::Section(_), None) => {
                 let at = node.at;
                 let Data::Scalar { text, .. } = node.data else {
-                    self.problems.error(at, format!("{} stands where a key belongs", node.kind()), "a name and a colon");
+                    self.problems.error(
+                        at,
+                        format!("{} stands where a key belongs", node.kind()),
+                        "a name and a colon",
+                    );
                     open.key = Some((String::new(), at));
                     return;
                 };

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 /// The longest duration that is accepted: a year, far inside what any timer can hold.
-pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+pub const LONGEST: Duration = Duration::from_hours(366 * 24);
 
 /// A number, or what the process finds out by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -132,7 +132,11 @@ impl EntryTimeouts {
         let pairs = [
             ("hold", self.hold.value, other.hold.value),
             ("write_stall", self.write_stall.value, other.write_stall.value),
-            ("max_lifetime", self.max_lifetime.value.unwrap_or_default(), other.max_lifetime.value.unwrap_or_default()),
+            (
+                "max_lifetime",
+                self.max_lifetime.value.unwrap_or_default(),
+                other.max_lifetime.value.unwrap_or_default(),
+            ),
             ("close", self.close.value, other.close.value),
             ("drain", self.drain.value, other.drain.value),
             ("tcp_keepalive", self.tcp_keepalive.value, other.tcp_keepalive.value),

@@ -35,8 +35,8 @@ impl InnerTable {
 
     /// The names that need a certificate, each once.
     pub fn terminated_domains(&self) -> BTreeSet<DomainPattern> {
-        let terminated = self.entries.values().filter(|entry| entry.terminated());
-        terminated.flat_map(|entry| entry.routes()).flat_map(|route| route.domains.iter().cloned()).collect()
+        let terminated = self.entries.values().filter(|entry| entry.wire.terminated);
+        terminated.flat_map(InnerEntry::routes).flat_map(|route| route.domains.iter().cloned()).collect()
     }
 }
 
@@ -268,7 +268,10 @@ impl NoRoute {
 /// The host of an authority, without its port; none where the authority is malformed (RFC 3986 section 3.2;
 /// a user part is not allowed in HTTP).
 fn authority_host(authority: &str) -> Option<&str> {
-    if authority.bytes().any(|b| b <= b' ' || b == 0x7f || matches!(b, b'@' | b'/' | b'?' | b'#' | b'\\' | b',')) {
+    if authority
+        .bytes()
+        .any(|b| b <= b' ' || b == 0x7f || matches!(b, b'@' | b'/' | b'?' | b'#' | b'\\' | b','))
+    {
         return None;
     }
     let (host, port) = if authority.starts_with('[') {
@@ -278,6 +281,7 @@ fn authority_host(authority: &str) -> Option<&str> {
         authority.split_at(authority.find(':').unwrap_or(authority.len()))
     };
     let digits = port.strip_prefix(':').unwrap_or(port);
-    let well_formed = (port.is_empty() || port.starts_with(':')) && digits.bytes().all(|b| b.is_ascii_digit());
+    let well_formed =
+        (port.is_empty() || port.starts_with(':')) && digits.bytes().all(|b| b.is_ascii_digit());
     well_formed.then_some(host)
 }

@@ -130,7 +130,8 @@ impl RouteTable {
             {
                 entry.domains.push(domain.clone());
             }
-            let candidate = Candidate { entry: index, rank: rank(&entry.routes[0], group.key.domain.as_ref()) };
+            let candidate =
+                Candidate { entry: index, rank: rank(&entry.routes[0], group.key.domain.as_ref()) };
             let first_route = entry.routes[0].order;
             let rows = table.ports.entry(group.key.port).or_insert_with(|| Port::new(first_route));
             rows.first_route = rows.first_route.min(first_route);
@@ -139,9 +140,10 @@ impl RouteTable {
         }
         table.ports.values_mut().for_each(Port::sort);
         table.elsewhere = elsewhere(&table.ports, &built);
-        name_entries(&mut built, &table.ports);
+        name_entries(&mut built);
         table.entries = built.into_iter().map(Arc::new).collect();
-        table.by_name = (0..).zip(&table.entries).map(|(index, entry)| (Arc::clone(&entry.name), index)).collect();
+        table.by_name =
+            (0..).zip(&table.entries).map(|(index, entry)| (Arc::clone(&entry.name), index)).collect();
         table
     }
 }
@@ -175,7 +177,9 @@ impl Port {
     fn sort(&mut self) {
         for names in [&mut self.tls, &mut self.clear] {
             let named = names.exact.values_mut().chain(names.wildcard.values_mut());
-            named.chain([&mut names.any]).for_each(|list| list.sort_by_key(|candidate| candidate.rank));
+            for list in named.chain([&mut names.any]) {
+                list.sort_by_key(|candidate| candidate.rank);
+            }
         }
     }
 }
@@ -195,7 +199,9 @@ impl Names {
 
     fn add(&mut self, domain: Option<&DomainPattern>, candidate: Candidate) {
         match domain {
-            Some(DomainPattern::Exact(name)) => self.exact.entry(Arc::clone(name)).or_default().push(candidate),
+            Some(DomainPattern::Exact(name)) => {
+                self.exact.entry(Arc::clone(name)).or_default().push(candidate)
+            }
             Some(DomainPattern::Wildcard(name)) => {
                 self.wildcard.entry(Arc::clone(name)).or_default().push(candidate);
             }
@@ -257,8 +263,15 @@ fn group(routes: &[Arc<Route>]) -> Result<Vec<Group>, Vec<Problem>> {
             for (class, domain) in doors(route, clear_http.contains(&port)) {
                 keys += 1;
                 if keys > MOST_KEYS {
-                    let what = format!("with route `{}` there are more than {MOST_KEYS} pairs of port and name", route.name);
-                    return Err(vec![Problem::new(route.place.clone(), what, "fewer ports or fewer domains")]);
+                    let what = format!(
+                        "with route `{}` there are more than {MOST_KEYS} pairs of port and name",
+                        route.name
+                    );
+                    return Err(vec![Problem::new(
+                        route.place.clone(),
+                        what,
+                        "fewer ports or fewer domains",
+                    )]);
                 }
                 let client_ip = sorted(&route.matching.client_ip);
                 let alpn = sorted(&route.matching.alpn);
@@ -312,7 +325,8 @@ fn entry_class(group: &Group, routes: &[Arc<Route>]) -> EntryClass {
 
 /// An entry of the routes numbered `members`, yet without domains and with the name of its first route.
 fn entry(class: EntryClass, members: &[u32], routes: &[Arc<Route>], config: &SmartproxyConfig) -> Entry {
-    let routes: Vec<Arc<Route>> = members.iter().map(|member| Arc::clone(&routes[*member as usize])).collect();
+    let routes: Vec<Arc<Route>> =
+        members.iter().map(|member| Arc::clone(&routes[*member as usize])).collect();
     let transports = || routes.iter().map(|route| route.transport());
     let transport = transports().find(|transport| *transport != Transport::Block).unwrap_or(Transport::Block);
     let acting = routes.iter().find(|route| route.transport() != Transport::Block).unwrap_or(&routes[0]);
@@ -353,33 +367,18 @@ fn elsewhere(ports: &BTreeMap<u16, Port>, entries: &[Entry]) -> Vec<BTreeSet<Dom
 }
 
 /// Makes the names unique: the first entry of a route keeps the route's name, others add what they answer.
-fn name_entries(entries: &mut [Entry], ports: &BTreeMap<u16, Port>) {
+fn name_entries(entries: &mut [Entry]) {
     let mut taken: BTreeSet<Arc<str>> = BTreeSet::new();
-    for index in 0..entries.len() {
-        let entry = &mut entries[index];
-        if !taken.contains(&entry.name) {
-            taken.insert(Arc::clone(&entry.name));
-            continue;
+    for entry in entries {
+        if taken.contains(&entry.name) {
+            let class = if entry.class == EntryClass::Clear { "clear" } else { "tls" };
+            let door = entry.domains.first().map_or_else(|| class.to_owned(), ToString::to_string);
+            let plain = format!("{}/{door}", entry.name);
+            let numbered = (2..).map(|number| format!("{plain}/{number}"));
+            let free =
+                [plain.clone()].into_iter().chain(numbered).find(|name| !taken.contains(name.as_str()));
+            entry.name = free.unwrap_or(plain).into();
         }
-        let class = if entry.class == EntryClass::Clear { "clear" } else { "tls" };
-        let domain = entry.domains.first().map_or_else(|| class.to_owned(), ToString::to_string);
-        let mut name = format!("{}/{domain}", entry.name);
-        if taken.contains(name.as_str()) {
-            let leads_here = |names: &Names| {
-                let named = names.exact.values().chain(names.wildcard.values()).flatten();
-                named.chain(&names.any).any(|candidate| candidate.entry as usize == index)
-            };
-            let port = ports.iter().find(|(_, rows)| leads_here(&rows.tls) || leads_here(&rows.clear));
-            name = format!("{name}:{}", port.map_or(0, |(port, _)| *port));
-        }
-        let mut unique = name.clone();
-        for number in 2.. {
-            if !taken.contains(unique.as_str()) {
-                break;
-            }
-            unique = format!("{name}#{number}");
-        }
-        entry.name = unique.into();
         taken.insert(Arc::clone(&entry.name));
     }
 }

@@ -123,10 +123,15 @@ mod tests {
 
     #[test]
     fn targets_are_read_and_written_alike() {
-        for text in ["10.0.0.1:80", "[2001:db8::1]:443", "backend.internal:8080", "a_b.c:1", "localhost:65535"] {
+        for text in
+            ["10.0.0.1:80", "[2001:db8::1]:443", "backend.internal:8080", "a_b.c:1", "localhost:65535"]
+        {
             assert_eq!(text.parse::<TargetAddress>().unwrap().to_string(), text);
         }
-        assert_eq!("Backend.Internal.:80".parse::<TargetAddress>().unwrap().to_string(), "backend.internal:80");
+        assert_eq!(
+            "Backend.Internal.:80".parse::<TargetAddress>().unwrap().to_string(),
+            "backend.internal:80"
+        );
     }
 
     #[test]

@@ -22,7 +22,12 @@ pub(crate) static NETWORKPROXY: [Key; 12] = [
     key("admin", Section(&ADMIN), "{}", "The gRPC port: admin services, health, reflection."),
     key("metrics", Section(&METRICS), "{}", "The HTTP port for `/metrics`, `/healthz` and `/readyz`."),
     key("log", Section(&LOG), "{}", "The log."),
-    key("certificates", Section(&CERTIFICATES), "{}", "Certificates and private keys, chosen by server name. Changed files are picked up; a broken new file keeps the last good one."),
+    key(
+        "certificates",
+        Section(&CERTIFICATES),
+        "{}",
+        "Certificates and private keys, chosen by server name. Changed files are picked up; a broken new file keeps the last good one.",
+    ),
     key("tls", Section(&TLS), "{}", "What TLS is offered to clients. 0-RTT is off."),
     key("timeouts", Section(&TIMEOUTS), "{}", "Deadlines."),
     key("limits", Section(&LIMITS), "{}", "Admission and memory."),
@@ -31,7 +36,11 @@ pub(crate) static NETWORKPROXY: [Key; 12] = [
 
 static CONTROL: [Key; 3] = [
     key("connect", One(Address), "127.0.0.1:7800", "smartproxy's control address."),
-    optional("token_file", One(File), "The bearer token's file, read before each dial; the default is smartproxy's. A missing one is waited for."),
+    optional(
+        "token_file",
+        One(File),
+        "The bearer token's file, read before each dial; the default is smartproxy's. A missing one is waited for.",
+    ),
     optional("tls", Section(&CLIENT_TLS), "TLS to smartproxy's control address."),
 ];
 
@@ -41,20 +50,40 @@ static CLIENT_TLS: [Key; 3] = [
     required("ca_file", One(File), "The authority that signs smartproxy's certificate, PEM."),
 ];
 
-static HOP: [Key; 1] = [key("listen", One(Address), "127.0.0.1:7443", "Where it listens, on loopback; port 0 = any, announced to smartproxy.")];
+static HOP: [Key; 1] = [key(
+    "listen",
+    One(Address),
+    "127.0.0.1:7443",
+    "Where it listens, on loopback; port 0 = any, announced to smartproxy.",
+)];
 
 static ADMIN: [Key; 4] = [
     key("listen", One(Address), "127.0.0.1:7801", "Where the gRPC port listens."),
     optional("tls", Section(&SERVER_TLS), "TLS for the gRPC port, with client certificates checked."),
-    key("allow_plaintext", One(Bool), "false", "Lets the port listen off loopback without TLS. The token is then needed for reading as well."),
+    key(
+        "allow_plaintext",
+        One(Bool),
+        "false",
+        "Lets the port listen off loopback without TLS. The token is then needed for reading as well.",
+    ),
     key("read_requires_token", One(Bool), "false", "Reading needs the token on loopback too."),
 ];
 
-static METRICS: [Key; 1] = [key("listen", One(Address), "127.0.0.1:7811", "Where it listens; any address will do.")];
+static METRICS: [Key; 1] =
+    [key("listen", One(Address), "127.0.0.1:7811", "Where it listens; any address will do.")];
 
 static CERTIFICATES: [Key; 3] = [
-    key("files", List(&Section(&CERTIFICATE_FILE), NoLeast), "[]", "Pairs named one by one. The first is the default for absent or unmatched names."),
-    optional("directory", One(File), "A directory of pairs: every `NAME.pem` and `NAME.key`, or `NAME/fullchain.pem` and `NAME/privkey.pem`; watched."),
+    key(
+        "files",
+        List(&Section(&CERTIFICATE_FILE), NoLeast),
+        "[]",
+        "Pairs named one by one. The first is the default for absent or unmatched names.",
+    ),
+    optional(
+        "directory",
+        One(File),
+        "A directory of pairs: every `NAME.pem` and `NAME.key`, or `NAME/fullchain.pem` and `NAME/privkey.pem`; watched.",
+    ),
     key("self_signed", One(Bool), "false", "Makes a certificate for names that have none (development)."),
 ];
 
@@ -84,7 +113,12 @@ static TIMEOUTS: [Key; 12] = [
 ];
 
 static LIMITS: [Key; 4] = [
-    key("max_connections", Sourced(Auto(1, 100_000_000)), "auto", "Live connections; `auto` = what the limit on open files allows. Announced to smartproxy as capacity."),
+    key(
+        "max_connections",
+        Sourced(Auto(1, 100_000_000)),
+        "auto",
+        "Live connections; `auto` = what the limit on open files allows. Announced to smartproxy as capacity.",
+    ),
     key("max_header_bytes", One(Size(1 << 10, 1 << 20)), "64KiB", "A request's header in all."),
     key("max_headers", One(Integer(1, 10_000)), "100", "Header fields of one request."),
     key("max_concurrent_streams", One(Integer(1, 10_000)), "128", "HTTP/2 streams of one connection."),
@@ -93,6 +127,16 @@ static LIMITS: [Key; 4] = [
 static POOL: [Key; 4] = [
     key("max_idle_per_target", One(Integer(0, 100_000)), "64", "Idle connections kept for each target."),
     deadline("idle_timeout", "30s", "How long an idle one is kept."),
-    key("max_age", Sourced(Duration(NoLimit)), "0s", "Age after which one takes no new request; live streams finish."),
-    key("retry_stale", One(Bool), "true", "Sends a request once more on a fresh connection when a reused one failed before any byte of the response."),
+    key(
+        "max_age",
+        Sourced(Duration(NoLimit)),
+        "0s",
+        "Age after which one takes no new request; live streams finish.",
+    ),
+    key(
+        "retry_stale",
+        One(Bool),
+        "true",
+        "Sends a request once more on a fresh connection when a reused one failed before any byte of the response.",
+    ),
 ];

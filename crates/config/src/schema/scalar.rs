@@ -45,11 +45,22 @@ impl Scalar {
             Self::Limit(most) => format!("a whole number up to {most}, 0 = no limit"),
             Self::Auto(least, most) => format!("`auto` or a whole number from {least} to {most}"),
             Self::Word(words) => one_of(words),
-            Self::Duration(Zero::Refused) => "a duration such as `500ms`, `10s`, `1m` or `1h`, above zero".to_owned(),
-            Self::Duration(Zero::NoLimit) => "a duration such as `500ms`, `10s`, `1m` or `1h`, `0s` = no limit".to_owned(),
-            Self::Duration(Zero::NoWait) => "a duration such as `500ms`, `10s`, `1m` or `1h`, `0s` = do not wait".to_owned(),
+            Self::Choice(numbers) => one_of(&numbers.iter().map(u64::to_string).collect::<Vec<_>>()),
+            Self::Duration(Zero::Refused) => {
+                "a duration such as `500ms`, `10s`, `1m` or `1h`, above zero".to_owned()
+            }
+            Self::Duration(Zero::NoLimit) => {
+                "a duration such as `500ms`, `10s`, `1m` or `1h`, `0s` = no limit".to_owned()
+            }
+            Self::Duration(Zero::NoWait) => {
+                "a duration such as `500ms`, `10s`, `1m` or `1h`, `0s` = do not wait".to_owned()
+            }
             Self::Size(least, most) => {
-                format!("a size such as `16KiB` from {} to {}", units::size_text(least), units::size_text(most))
+                format!(
+                    "a size such as `16KiB` from {} to {}",
+                    units::size_text(least),
+                    units::size_text(most)
+                )
             }
             Self::Percent(most) => format!("a percentage such as `5%`, at most {most}%"),
             Self::Rate => "a rate such as `300/1m`".to_owned(),
@@ -69,13 +80,11 @@ impl Scalar {
     pub(crate) fn read(self, text: &str, style: Style) -> Result<Value, Refusal> {
         let refuse = |what: String| Refusal::new(what, self.expectation());
         match self {
-            Self::Text | Self::File if text.is_empty() && matches!(self, Self::File) => Err(refuse("the path is empty".to_owned())),
+            Self::File if text.is_empty() => Err(refuse("the path is empty".to_owned())),
             Self::Text | Self::File => Ok(text.into()),
             Self::Name => name(text).map(Into::into).map_err(|what| refuse(what.to_owned())),
             Self::Bool => boolean(text, style),
-            Self::Integer(least, most) => {
-                integer(text, style, least, most).map(Into::into).map_err(|what| refuse(what))
-            }
+            Self::Integer(least, most) => integer(text, style, least, most).map(Into::into).map_err(refuse),
             Self::Limit(most) => match integer(text, style, 0, most) {
                 Ok(0) => Ok(Value::Null),
                 Ok(number) => Ok(number.into()),
@@ -87,10 +96,17 @@ impl Scalar {
                 read.map_err(|what| refuse(what).or(nearest(text, ["auto"])))
             }
             Self::Word(words) => word(text, words),
+            Self::Choice(numbers) => match integer(text, style, 0, u64::MAX) {
+                Ok(number) if numbers.contains(&number) => Ok(number.into()),
+                Ok(number) => Err(refuse(format!("{number} is not known here"))),
+                Err(what) => Err(refuse(what)),
+            },
             Self::Duration(zero) => duration(text, zero),
             Self::Size(least, most) => size(text, least, most),
             Self::Percent(most) => percent(text, most),
-            Self::Rate => units::rate(text).map(|rate| rate_value(&rate)).map_err(|error| refuse(quoted(text, error))),
+            Self::Rate => {
+                units::rate(text).map(|rate| rate_value(&rate)).map_err(|error| refuse(quoted(text, error)))
+            }
             Self::Address => address(text),
             Self::Ip => match text.parse::<IpAddr>() {
                 Ok(ip) => Ok(ip.to_string().into()),
@@ -224,8 +240,7 @@ fn fraction(text: &str) -> Option<String> {
         _ => return None,
     };
     let millis = number.trim().parse::<f64>().ok()? * scale;
-    let whole = millis >= 1.0 && millis < 1e12;
-    whole.then(|| units::duration_text(Duration::from_millis(millis.round() as u64)))
+    (1.0..1e12).contains(&millis).then(|| units::duration_text(Duration::from_millis(millis.round() as u64)))
 }
 
 fn size(text: &str, least: u64, most: u64) -> Result<Value, Refusal> {
@@ -236,7 +251,9 @@ fn size(text: &str, least: u64, most: u64) -> Result<Value, Refusal> {
         Ok(bytes) => Ok(bytes.into()),
         Err(error) => {
             let suggestion = match error {
-                UnitError::NoUnit => text.trim().parse().ok().filter(|bytes| *bytes >= least).map(units::size_text),
+                UnitError::NoUnit => {
+                    text.trim().parse().ok().filter(|bytes| *bytes >= least).map(units::size_text)
+                }
                 UnitError::UnknownUnit => size_unit(text),
                 _ => None,
             };
@@ -357,7 +374,8 @@ fn target(text: &str) -> Result<Value, Refusal> {
         Ok(target) => Ok(target.to_string().into()),
         Err(error) => {
             let rest = text.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap_or_default());
-            let meant = rest.and_then(|rest| rest.parse::<TargetAddress>().ok()).map(|target| target.to_string());
+            let meant =
+                rest.and_then(|rest| rest.parse::<TargetAddress>().ok()).map(|target| target.to_string());
             Err(Refusal::new(format!("`{text}`: {error}"), Scalar::Target.expectation()).or(meant))
         }
     }

@@ -4,8 +4,8 @@
 
 use super::Least::{None as NoLeast, One as AtLeastOne};
 use super::Scalar::{
-    Address, Auto, Bool, Domain, Duration, File, Integer, Ip, Limit, Location, Name, Network, Percent, Ports, Rate,
-    Size, Target, Text, UrlPath, Word,
+    Address, Auto, Bool, Choice, Domain, Duration, File, Integer, Ip, Limit, Location, Name, Network,
+    Percent, Ports, Rate, Size, Target, Text, UrlPath, Word,
 };
 use super::Shape::{List, Names, One, Placed, Section, Short, Sourced, WordOr};
 use super::Zero::{NoLimit, NoWait, Refused};
@@ -30,7 +30,12 @@ pub(crate) static SMARTPROXY: [Key; 10] = [
         "Addresses that every public port is bound on. IPv6 sockets take IPv6 only; a family that the host lacks is \
          skipped with a warning.",
     ),
-    key("control", Section(&CONTROL), "{}", "The gRPC port: control channel, admin services, health, reflection."),
+    key(
+        "control",
+        Section(&CONTROL),
+        "{}",
+        "The gRPC port: control channel, admin services, health, reflection.",
+    ),
     key("metrics", Section(&METRICS), "{}", "The HTTP port for `/metrics`, `/healthz` and `/readyz`."),
     key("log", Section(&LOG), "{}", "The log."),
     key("timeouts", Section(&TIMEOUTS), "{}", "Deadlines. No phase of a connection is without one."),
@@ -40,11 +45,21 @@ pub(crate) static SMARTPROXY: [Key; 10] = [
         List(&Section(&PROXY_PROTOCOL), NoLeast),
         "Ports on which a PROXY protocol header is required from some networks, and refused from all others.",
     ),
-    key("routes", List(&Placed(&ROUTE), NoLeast), "[]", "What to do with which connection. The order is the last tie-breaker."),
+    key(
+        "routes",
+        List(&Placed(&ROUTE), NoLeast),
+        "[]",
+        "What to do with which connection. The order is the last tie-breaker.",
+    ),
 ];
 
 static CONTROL: [Key; 7] = [
-    key("listen", One(Address), "127.0.0.1:7800", "Where the gRPC port listens. It is bound first and alone: the lock against a second instance."),
+    key(
+        "listen",
+        One(Address),
+        "127.0.0.1:7800",
+        "Where the gRPC port listens. It is bound first and alone: the lock against a second instance.",
+    ),
     optional(
         "token_file",
         One(File),
@@ -52,7 +67,12 @@ static CONTROL: [Key; 7] = [
          `/run/smartproxy/control.token` as root, else `/tmp/smartproxy-UID/control.token`.",
     ),
     key("heartbeat", One(Duration(Refused)), "1s", "Time between two heartbeats on the control channel."),
-    key("stall_after", One(Duration(Refused)), "3s", "Silence, or standing still, after which a session is reset; at least two heartbeats."),
+    key(
+        "stall_after",
+        One(Duration(Refused)),
+        "3s",
+        "Silence, or standing still, after which a session is reset; at least two heartbeats.",
+    ),
     optional("tls", Section(&SERVER_TLS), "TLS for the gRPC port, with client certificates checked."),
     key(
         "allow_plaintext",
@@ -69,11 +89,22 @@ pub(super) static SERVER_TLS: [Key; 3] = [
     required("client_ca_file", One(File), "The authority that signs clients' certificates, PEM."),
 ];
 
-static METRICS: [Key; 1] = [key("listen", One(Address), "127.0.0.1:7810", "Where it listens; any address will do.")];
+static METRICS: [Key; 1] =
+    [key("listen", One(Address), "127.0.0.1:7810", "Where it listens; any address will do.")];
 
 pub(super) static LOG: [Key; 2] = [
-    key("level", One(Word(&["error", "warn", "info", "debug", "trace"])), "info", "The least severe level that is written."),
-    key("format", One(Word(&["text", "json"])), "text", "How lines look: for people, or one JSON object each."),
+    key(
+        "level",
+        One(Word(&["error", "warn", "info", "debug", "trace"])),
+        "info",
+        "The least severe level that is written.",
+    ),
+    key(
+        "format",
+        One(Word(&["text", "json"])),
+        "text",
+        "How lines look: for people, or one JSON object each.",
+    ),
 ];
 
 static TIMEOUTS: [Key; 12] = [
@@ -81,14 +112,31 @@ static TIMEOUTS: [Key; 12] = [
     deadline("initial_data", "5s", "From accept (or the end of the PROXY header) to the routing decision."),
     deadline("connect", "5s", "To connect to the target or to the hop."),
     key("hold", Sourced(Duration(NoWait)), "10s", "To wait for a networkproxy to come (back)."),
-    deadline("inactivity", "1h", "No byte in either direction. On bridged connections networkproxy's file rules, unless the route writes one."),
-    deadline("half_close", "1m", "One side has closed and the other makes no progress. On bridged connections as above."),
+    deadline(
+        "inactivity",
+        "1h",
+        "No byte in either direction. On bridged connections networkproxy's file rules, unless the route writes one.",
+    ),
+    deadline(
+        "half_close",
+        "1m",
+        "One side has closed and the other makes no progress. On bridged connections as above.",
+    ),
     deadline("write_stall", "5m", "A side does not take our bytes."),
     key("max_lifetime", Sourced(Duration(NoLimit)), "0s", "From accept to the end, whatever happens."),
     deadline("close", "5s", "To deliver what is left and say goodbye."),
     deadline("drain", "30s", "To let connections finish when draining."),
-    deadline("tcp_keepalive", "60s", "Silence before TCP keep-alive probes, and `TCP_USER_TIMEOUT`: a vanished client is noticed."),
-    key("jitter", One(Percent(50)), "5%", "Spread of deadlines, sweeps and reconnects, so that they do not fall together."),
+    deadline(
+        "tcp_keepalive",
+        "60s",
+        "Silence before TCP keep-alive probes, and `TCP_USER_TIMEOUT`: a vanished client is noticed.",
+    ),
+    key(
+        "jitter",
+        One(Percent(50)),
+        "5%",
+        "Spread of deadlines, sweeps and reconnects, so that they do not fall together.",
+    ),
 ];
 
 static LIMITS: [Key; 6] = [
@@ -99,11 +147,31 @@ static LIMITS: [Key; 6] = [
         "Live connections. `auto` = what the limit on open files allows after raising it: 2 descriptors each, pipes and \
          1,000 reserved; a larger number is refused.",
     ),
-    key("max_connections_per_ip", Sourced(Limit(100_000_000)), "0", "Live connections of one client address; 0 = no limit of its own."),
+    key(
+        "max_connections_per_ip",
+        Sourced(Limit(100_000_000)),
+        "0",
+        "Live connections of one client address; 0 = no limit of its own.",
+    ),
     key("new_connections_per_ip", WordOr("off", &RATE), "off", "New connections of one client address."),
-    key("max_held", Sourced(Integer(0, 10_000_000)), "10000", "Connections that wait for a networkproxy at one time."),
-    key("initial_data_bytes", One(Size(1 << 10, 64 << 10)), "16KiB", "Bytes read before the routing decision."),
-    key("closed_records", One(Integer(1, 10_000_000)), "10000", "Closed records that are retained, bounded by memory as well."),
+    key(
+        "max_held",
+        Sourced(Integer(0, 10_000_000)),
+        "10000",
+        "Connections that wait for a networkproxy at one time.",
+    ),
+    key(
+        "initial_data_bytes",
+        One(Size(1 << 10, 64 << 10)),
+        "16KiB",
+        "Bytes read before the routing decision.",
+    ),
+    key(
+        "closed_records",
+        One(Integer(1, 10_000_000)),
+        "10000",
+        "Closed records that are retained, bounded by memory as well.",
+    ),
 ];
 
 static RATE: [Key; 2] = [
@@ -117,7 +185,11 @@ static PROXY_PROTOCOL: [Key; 2] = [
 ];
 
 static ROUTE: [Key; 12] = [
-    required("name", One(Name), "The route's name: unique, letters, digits, `-`, `_` and `.`. It is the entry's name in records, logs and metrics."),
+    required(
+        "name",
+        One(Name),
+        "The route's name: unique, letters, digits, `-`, `_` and `.`. It is the entry's name in records, logs and metrics.",
+    ),
     required("match", Section(&MATCH), "What the route takes."),
     optional(
         "tls",
@@ -132,8 +204,16 @@ static ROUTE: [Key; 12] = [
     ),
     optional("forward", Section(&FORWARD), "Sends to a target."),
     optional("redirect", Section(&REDIRECT), "Answers HTTP requests with a location."),
-    optional("respond", Section(&RESPOND), "Answers HTTP requests with fixed text, or with the built-in status page."),
-    optional("block", Section(&[]), "Refuses, TLS and clear text alike. On clear-text HTTP ports with a 403."),
+    optional(
+        "respond",
+        Section(&RESPOND),
+        "Answers HTTP requests with fixed text, or with the built-in status page.",
+    ),
+    optional(
+        "block",
+        Section(&[]),
+        "Refuses, TLS and clear text alike. On clear-text HTTP ports with a 403.",
+    ),
     optional("http", Section(&HTTP), "Changes to requests and responses."),
     optional("security", Section(&SECURITY), "Who may use the route, and how much."),
     optional("timeouts", Section(&ROUTE_TIMEOUTS), "The route's own deadlines."),
@@ -141,7 +221,11 @@ static ROUTE: [Key; 12] = [
 ];
 
 static MATCH: [Key; 9] = [
-    required("ports", List(&One(Ports), AtLeastOne), "Public ports: numbers, or ranges such as `8000-8010`. 0 asks the kernel for a free one."),
+    required(
+        "ports",
+        List(&One(Ports), AtLeastOne),
+        "Public ports: numbers, or ranges such as `8000-8010`. 0 asks the kernel for a free one.",
+    ),
     key(
         "domains",
         List(&One(Domain), NoLeast),
@@ -149,12 +233,20 @@ static MATCH: [Key; 9] = [
         "Server names (TLS) or Hosts (clear-text HTTP); `*.` covers exactly one label. Empty = any, also none.",
     ),
     optional("client_ip", List(&One(Network), NoLeast), "Networks of clients."),
-    optional("alpn", List(&One(Text), NoLeast), "Protocols, one of which the client must offer; also all that networkproxy negotiates."),
+    optional(
+        "alpn",
+        List(&One(Text), NoLeast),
+        "Protocols, one of which the client must offer; also all that networkproxy negotiates.",
+    ),
     optional("path", One(UrlPath), "The request's path; a final `*` covers everything that begins so."),
     optional("method", One(Text), "The request's method."),
     optional("headers", Names(Text), "Headers of the request and their values."),
     optional("priority", One(Integer(0, 1_000_000)), "Overrides the order of precedence; more wins."),
-    optional("detect", One(Word(&["http", "tcp"])), "Tells clear-text HTTP from other clear text by its first bytes."),
+    optional(
+        "detect",
+        One(Word(&["http", "tcp"])),
+        "Tells clear-text HTTP from other clear text by its first bytes.",
+    ),
 ];
 
 static FORWARD: [Key; 5] = [
@@ -164,7 +256,12 @@ static FORWARD: [Key; 5] = [
         "Where to: `host:port`, or `{ address: host:port }`. Names are resolved without blocking; all their addresses \
          are used.",
     ),
-    key("balance", One(Word(&["round_robin", "least_connections", "random", "ip_hash"])), "round_robin", "How a target is picked."),
+    key(
+        "balance",
+        One(Word(&["round_robin", "least_connections", "random", "ip_hash"])),
+        "round_robin",
+        "How a target is picked.",
+    ),
     optional("health_check", Section(&HEALTH_CHECK), "Takes targets out that do not answer."),
     optional("send_proxy", One(Word(&["v1", "v2"])), "Sends a PROXY protocol header to the target."),
     optional("target_tls", Section(&TARGET_TLS), "TLS to the target."),
@@ -189,8 +286,12 @@ static TARGET_TLS: [Key; 2] = [
 ];
 
 static REDIRECT: [Key; 2] = [
-    required("to", One(Location), "The location; `{host}`, `{path}`, `{query}` and `{path_and_query}` are filled in."),
-    key("status", One(Word(&["301", "302", "303", "307", "308"])), "308", "The status."),
+    required(
+        "to",
+        One(Location),
+        "The location; `{host}`, `{path}`, `{query}` and `{path_and_query}` are filled in.",
+    ),
+    key("status", One(Choice(&[301, 302, 303, 307, 308])), "308", "The status."),
 ];
 
 static RESPOND: [Key; 3] = [
@@ -219,13 +320,20 @@ static SECURITY: [Key; 4] = [
     optional("allow", List(&One(Network), NoLeast), "Only these networks."),
     optional("block", List(&One(Network), NoLeast), "All but these networks."),
     optional("max_connections", One(Integer(1, 100_000_000)), "Live connections of the route."),
-    optional("max_connections_per_ip", One(Integer(1, 100_000_000)), "Live connections of one client address to the route."),
+    optional(
+        "max_connections_per_ip",
+        One(Integer(1, 100_000_000)),
+        "Live connections of one client address to the route.",
+    ),
 ];
 
 static ROUTE_TIMEOUTS: [Key; 9] = [
     own_deadline("connect", "As `timeouts.connect`. To the target, also where networkproxy dials it."),
     optional("hold", Sourced(Duration(NoWait)), "As `timeouts.hold`; only where networkproxy is needed."),
-    own_deadline("inactivity", "As `timeouts.inactivity`; on bridged routes in place of networkproxy's `stream_idle` and `tunnel_idle`."),
+    own_deadline(
+        "inactivity",
+        "As `timeouts.inactivity`; on bridged routes in place of networkproxy's `stream_idle` and `tunnel_idle`.",
+    ),
     own_deadline("half_close", "As `timeouts.half_close`, also on bridged routes."),
     own_deadline("write_stall", "As `timeouts.write_stall`."),
     optional("max_lifetime", Sourced(Duration(NoLimit)), "As `timeouts.max_lifetime`."),

@@ -70,7 +70,10 @@ impl<'r> Conflicts<'r> {
                 let what = format!(
                     "port {port} has clear-text TCP (route `{}`, line {}) beside clear-text HTTP (route `{}`, line {}), \
                      which cannot be told apart yet",
-                    self.route(tcp).name, self.route(tcp).place.line, self.route(http).name, self.route(http).place.line,
+                    self.route(tcp).name,
+                    self.route(tcp).place.line,
+                    self.route(http).name,
+                    self.route(http).place.line,
                 );
                 self.say(Kind::ClearTcpAndHttp, (tcp, http), what, "one of the two on this port".to_owned());
             }
@@ -82,7 +85,8 @@ impl<'r> Conflicts<'r> {
         let door = door(group);
         let both = format!("routes `{}` (line {}) and `{}`", a.name, a.place.line, b.name);
         match (a.transport(), b.transport()) {
-            (Transport::Relay { .. }, Transport::Bridge { .. }) | (Transport::Bridge { .. }, Transport::Relay { .. })
+            (Transport::Relay { .. }, Transport::Bridge { .. })
+            | (Transport::Bridge { .. }, Transport::Relay { .. })
                 if group.key.class == Class::Tls =>
             {
                 let what = format!("{both} pass TLS through and terminate it for the same {door}");
@@ -110,8 +114,9 @@ impl<'r> Conflicts<'r> {
                 None => vec![None],
             };
             for host in hosts {
-                let earlier =
-                    *seen.entry((host, route.matching.path.as_ref(), route.matching.priority)).or_insert(*number);
+                let earlier = *seen
+                    .entry((host, route.matching.path.as_ref(), route.matching.priority))
+                    .or_insert(*number);
                 let differ = self.said.contains(&(Kind::Transport, earlier, *number))
                     || self.said.contains(&(Kind::ClearTcpAndHttp, earlier, *number));
                 if earlier == *number || differ {
@@ -144,7 +149,10 @@ impl<'r> Conflicts<'r> {
             let what = format!(
                 "routes `{}` (line {}) and `{}` have different `{name}` deadlines for the same {}, which start before \
                  the request shows which route it is",
-                a.name, a.place.line, b.name, door(group),
+                a.name,
+                a.place.line,
+                b.name,
+                door(group),
             );
             self.say(Kind::Deadline, (*first, other), what, format!("the same `timeouts.{name}` in both"));
         }
