@@ -198,15 +198,12 @@ impl Names {
     }
 
     fn add(&mut self, domain: Option<&DomainPattern>, candidate: Candidate) {
-        match domain {
-            Some(DomainPattern::Exact(name)) => {
-                self.exact.entry(Arc::clone(name)).or_default().push(candidate)
-            }
-            Some(DomainPattern::Wildcard(name)) => {
-                self.wildcard.entry(Arc::clone(name)).or_default().push(candidate);
-            }
-            None => self.any.push(candidate),
-        }
+        let list = match domain {
+            Some(DomainPattern::Exact(name)) => self.exact.entry(Arc::clone(name)).or_default(),
+            Some(DomainPattern::Wildcard(name)) => self.wildcard.entry(Arc::clone(name)).or_default(),
+            None => &mut self.any,
+        };
+        list.push(candidate);
     }
 }
 
