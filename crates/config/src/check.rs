@@ -6,6 +6,7 @@
 //!
 //! Invariant: a report has a configuration exactly if it has no error.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,14 +17,13 @@ use serde_yaml::{Mapping, Value};
 use crate::networkproxy::NetworkproxyConfig;
 use crate::problem::{At, Place, Problem, Problems};
 use crate::routes::RouteTable;
-use crate::schema::Key;
-use crate::schema::networkproxy::NETWORKPROXY;
+
 use crate::schema::read::Reader;
-use crate::schema::route::{RouteKeys, route};
-use crate::schema::smartproxy::SMARTPROXY;
+use crate::schema::route::{RouteKeys, one_action, route};
+use crate::schema::{FileSchema, NETWORKPROXY, SMARTPROXY};
+
 use crate::smartproxy::SmartproxyConfig;
 use crate::tree::{self, Data, Node};
-use crate::unsupported;
 
 mod inner_rules;
 mod outer_rules;
@@ -87,7 +87,7 @@ pub enum FileKind {
 /// Checks the text of a `smartproxy.yaml`; `name` is how errors call the file.
 pub fn check_smartproxy(name: &str, text: &str, surroundings: &Surroundings<'_>) -> Report<SmartproxyConfig> {
     let mut problems = Problems::new(name);
-    let config = read(text, &SMARTPROXY, unsupported::SMARTPROXY, &mut problems)
+    let config = read(text, &SMARTPROXY, &mut problems)
         .and_then(|(root, values)| smartproxy(&root, values, surroundings, &mut problems));
     report(problems, config)
 }
@@ -99,12 +99,11 @@ pub fn check_networkproxy(
     surroundings: &Surroundings<'_>,
 ) -> Report<NetworkproxyConfig> {
     let mut problems = Problems::new(name);
-    let config =
-        read(text, &NETWORKPROXY, unsupported::NETWORKPROXY, &mut problems).and_then(|(root, values)| {
-            let settings = fill(values, &mut problems)?;
-            inner_rules::settings(&settings, &root, surroundings, &mut problems);
-            Some(NetworkproxyConfig { file: Arc::clone(&problems.file), settings })
-        });
+    let config = read(text, &NETWORKPROXY, &mut problems).and_then(|(root, values)| {
+        let settings = fill(values, &mut problems)?;
+        inner_rules::settings(&settings, &root, surroundings, &mut problems);
+        Some(NetworkproxyConfig { file: Arc::clone(&problems.file), settings })
+    });
     report(problems, config)
 }
 
@@ -127,8 +126,8 @@ pub fn detect(text: &str) -> FileKind {
     let Some(Node { data: Data::Section(pairs), .. }) = tree::parse(text, &mut Problems::new("")) else {
         return FileKind::Smartproxy;
     };
-    let knows =
-        |keys: &[Key]| pairs.iter().filter(|pair| keys.iter().any(|key| key.name == pair.key)).count();
+    let has = |file: &FileSchema, key: &str| file.keys.iter().any(|known| known.name == key);
+    let knows = |file: &FileSchema| pairs.iter().filter(|pair| has(file, &pair.key)).count();
     let dials = pairs.iter().any(|pair| pair.key == "control" && pair.value.pair("connect").is_some());
     if knows(&NETWORKPROXY) + usize::from(dials) > knows(&SMARTPROXY) {
         FileKind::Networkproxy
@@ -184,12 +183,7 @@ fn read_at_most(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
 }
 
 /// Text → tree → values.
-fn read(
-    text: &str,
-    keys: &'static [Key],
-    unsupported: &'static [&'static str],
-    problems: &mut Problems,
-) -> Option<(Node, Mapping)> {
+fn read(text: &str, file: &'static FileSchema, problems: &mut Problems) -> Option<(Node, Mapping)> {
     let root = tree::parse(text, problems);
     if !problems.errors.is_empty() && root.is_none() {
         return None;
@@ -199,7 +193,7 @@ fn read(
         problems.error(At::START, what, "at least `version: 1`; without a file the embedded default is used");
         return None;
     };
-    let values = Reader::new(problems, unsupported).section(&root, keys)?;
+    let values = Reader::new(file, problems).section(&root, file.keys)?;
     Some((root, values))
 }
 
@@ -228,11 +222,18 @@ fn smartproxy(
     let settings = fill(values, problems)?;
     let nodes = root.find(&["routes"]).map_or(&[][..], Node::elements);
     let mut routes = Vec::with_capacity(listed.len());
+    let mut unread: BTreeSet<usize> = (0..nodes.len()).collect();
+
     for value in listed {
         let Value::Mapping(value) = value else { continue };
         let Some(keys) = fill::<RouteKeys>(value, problems) else { continue };
-        let Some(node) = nodes.get(keys.order as usize) else { continue };
+        let order = keys.order as usize;
+        let Some(node) = nodes.get(order) else { continue };
+        unread.remove(&order);
         routes.extend(route(keys, node, problems));
+    }
+    for order in unread {
+        one_action(&nodes[order], problems);
     }
     let config = SmartproxyConfig { file: Arc::clone(&problems.file), settings, routes };
     outer_rules::settings(&config, root, surroundings, problems);

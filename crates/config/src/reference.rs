@@ -4,21 +4,19 @@
 
 use std::fmt::Write as _;
 
-use crate::schema::networkproxy::NETWORKPROXY;
 use crate::schema::read::expectation;
-use crate::schema::smartproxy::SMARTPROXY;
-use crate::schema::{Fallback, Key, Shape};
-use crate::unsupported;
+
+use crate::schema::{Fallback, FileSchema, Key, NETWORKPROXY, SMARTPROXY, Shape};
 
 /// The page `docs/configuration.md`.
 pub fn reference() -> String {
     let mut page = include_str!("reference/head.md").to_owned();
     page.push_str("\n## smartproxy.yaml\n\n");
-    table(&mut page, &SMARTPROXY, unsupported::SMARTPROXY);
+    table(&mut page, &SMARTPROXY);
     page.push_str("\nWithout `--config`:\n\n```yaml\n");
     page.push_str(crate::DEFAULT_SMARTPROXY);
     page.push_str("```\n\n## networkproxy.yaml\n\n");
-    table(&mut page, &NETWORKPROXY, unsupported::NETWORKPROXY);
+    table(&mut page, &NETWORKPROXY);
     page.push_str("\nWithout `--config`:\n\n```yaml\n");
     page.push_str(crate::DEFAULT_NETWORKPROXY);
     page.push_str("```\n\n");
@@ -26,9 +24,9 @@ pub fn reference() -> String {
     page
 }
 
-fn table(page: &mut String, keys: &'static [Key], unsupported: &[&str]) {
+fn table(page: &mut String, file: &FileSchema) {
     page.push_str("| key | value | default | what it does |\n|---|---|---|---|\n");
-    rows(page, "", keys, unsupported);
+    rows(page, "", file.keys, file.unsupported);
 }
 
 fn rows(page: &mut String, prefix: &str, keys: &'static [Key], unsupported: &[&str]) {

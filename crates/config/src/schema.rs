@@ -12,6 +12,34 @@ pub(crate) mod route;
 pub(crate) mod scalar;
 pub(crate) mod smartproxy;
 
+/// One of the two files.
+#[derive(Debug)]
+pub(crate) struct FileSchema {
+    /// How the documentation calls the file.
+    pub(crate) name: &'static str,
+    pub(crate) keys: &'static [Key],
+    /// Keys and words whose feature is not built.
+    pub(crate) unsupported: &'static [&'static str],
+    /// The other file.
+    pub(crate) other: &'static FileSchema,
+}
+
+/// `smartproxy.yaml`.
+pub(crate) static SMARTPROXY: FileSchema = FileSchema {
+    name: "smartproxy.yaml",
+    keys: &smartproxy::KEYS,
+    unsupported: crate::unsupported::SMARTPROXY,
+    other: &NETWORKPROXY,
+};
+
+/// `networkproxy.yaml`.
+pub(crate) static NETWORKPROXY: FileSchema = FileSchema {
+    name: "networkproxy.yaml",
+    keys: &networkproxy::KEYS,
+    unsupported: crate::unsupported::NETWORKPROXY,
+    other: &SMARTPROXY,
+};
+
 /// One key of a section.
 #[derive(Debug)]
 pub(crate) struct Key {

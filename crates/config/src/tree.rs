@@ -28,9 +28,14 @@ pub(crate) struct Node {
 /// What a value is.
 #[derive(Debug, Clone)]
 pub(crate) enum Data {
-    Scalar { text: String, style: Style },
+    Scalar {
+        text: String,
+        style: Style,
+    },
     List(Vec<Node>),
     Section(Vec<Pair>),
+    /// Something that is a problem already, and is looked at no further.
+    Refused,
 }
 
 /// A key and its value.
@@ -99,6 +104,7 @@ impl Node {
             Data::Scalar { .. } => "a single value",
             Data::List(_) => "a list",
             Data::Section(_) => "a section with keys",
+            Data::Refused => "something else",
         }
     }
 }
@@ -139,8 +145,17 @@ struct Builder<'p> {
 struct Open {
     at: At,
     data: Data,
-    key: Option<(String, At)>,
+    key: Expected,
     seen: HashMap<String, u32>,
+}
+
+/// What comes next in a section.
+enum Expected {
+    Key,
+    /// The value of this key.
+    Value(String, At),
+    /// The value of a key that is a problem already.
+    Nothing,
 }
 
 impl Builder<'_> {
@@ -173,7 +188,7 @@ impl Builder<'_> {
                     "aliases (`*name`) are not supported",
                     "the value itself, written out",
                 );
-                self.put(Node { at, data: Data::Scalar { text: String::new(), style: Style::Plain } });
+                self.put(Node { at, data: Data::Refused });
             }
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
         }
@@ -184,7 +199,9 @@ impl Builder<'_> {
             self.problems.error(at, "anchors (`&name`) are not supported", "the value alone");
         }
         if let Some(tag) = tag {
-            self.problems.error(at, format!("tags (`{tag}`) are not supported"), "the value alone");
+            let core = if tag.is_yaml_core_schema() { "!!" } else { tag.handle.as_str() };
+            let what = format!("tags (`{core}{}`) are not supported", tag.suffix);
+            self.problems.error(at, what, "the value alone");
         }
     }
 
@@ -197,7 +214,7 @@ impl Builder<'_> {
             self.too_deep += 1;
             return;
         }
-        self.open.push(Open { at, data, key: None, seen: HashMap::new() });
+        self.open.push(Open { at, data, key: Expected::Key, seen: HashMap::new() });
     }
 
     fn end(&mut self) {
@@ -216,27 +233,26 @@ impl Builder<'_> {
             self.root = Some(node);
             return;
         };
-        match (&mut open.data, open.key.take()) {
+        match (&mut open.data, std::mem::replace(&mut open.key, Expected::Key)) {
             (Data::List(elements), _) => elements.push(node),
-            (Data::Section(pairs), Some((key, at))) => pairs.push(Pair { key, at, value: node }),
-            (Data::Section(_), None) => {
+            (Data::Section(pairs), Expected::Value(key, at)) => pairs.push(Pair { key, at, value: node }),
+            (Data::Section(_), Expected::Key) => {
                 let at = node.at;
                 let Data::Scalar { text, .. } = node.data else {
-                    self.problems.error(
-                        at,
-                        format!("{} stands where a key belongs", node.kind()),
-                        "a name and a colon",
-                    );
-                    open.key = Some((String::new(), at));
+                    if !matches!(node.data, Data::Refused) {
+                        let what = format!("{} stands where a key belongs", node.kind());
+                        self.problems.error(at, what, "a name and a colon");
+                    }
+                    open.key = Expected::Nothing;
                     return;
                 };
                 if let Some(line) = open.seen.insert(text.clone(), at.line) {
                     let what = format!("the key `{text}` is here twice, first on line {line}");
                     self.problems.error(at, what, "each key once");
                 }
-                open.key = Some((text, at));
+                open.key = Expected::Value(text, at);
             }
-            (Data::Scalar { .. }, _) => {}
+            (Data::Section(_), Expected::Nothing) | (Data::Scalar { .. } | Data::Refused, _) => {}
         }
     }
 }

@@ -16,7 +16,7 @@ use super::table::{Candidate, Names, RouteTable};
 pub struct Question<'q> {
     /// The port as the file names it (0 where the kernel chose).
     pub port: u16,
-    /// What the first bytes are.
+    /// What the first bytes are. Of no matter where the server speaks first: nobody looks at them there.
     pub class: Class,
     /// The server name of the ClientHello, in any case, with or without a trailing dot.
     pub server_name: Option<&'q str>,
@@ -155,8 +155,8 @@ impl RouteTable {
             return Decision { entry: Err(NoEntry::UnknownPort), trace };
         };
         let (names, other) = match question.class {
-            Class::Tls => (&port.tls, &port.clear),
-            Class::Clear => (&port.clear, &port.tls),
+            Class::Tls if !port.server_speaks_first => (&port.tls, &port.clear),
+            _ => (&port.clear, &port.tls),
         };
         if names.is_empty() && !other.is_empty() {
             let none = if question.class == Class::Clear { NoEntry::NotTls } else { NoEntry::NotClear };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::decide::{Class, Clause, Decision, Question, Verdict};
 use super::entry::EntryClass;
-use super::inner::{NoRoute, Request};
+use super::inner::{NoRoute, Request, authority_host};
 use super::pattern::normal_name;
 use super::route::Route;
 use super::table::RouteTable;
@@ -29,7 +29,9 @@ pub struct Explanation<'t> {
 impl RouteTable {
     /// Explains a decision; with a request, also which route of the entry answers it.
     pub fn explain(&self, question: &Question<'_>, request: Option<&Request<'_>>) -> Explanation<'_> {
-        let decision = self.decide(question);
+        let class = if self.server_speaks_first(question.port) { Class::Clear } else { question.class };
+        let question = Question { class, ..*question };
+        let decision = self.decide(&question);
         let (route, no_route) = match decision.entry {
             Err(_) => (None, None),
             Ok(entry) => match (self.index_of(entry).and_then(|index| self.inner_entry(index)), request) {
@@ -44,7 +46,7 @@ impl RouteTable {
             if route.is_some_and(|route| Arc::ptr_eq(route, candidate)) {
                 return Verdict::Chosen;
             }
-            Verdict::Failed(failed(candidate, question, request).unwrap_or(Clause::Outranked))
+            Verdict::Failed(failed(candidate, &question, request).unwrap_or(Clause::Outranked))
         };
         let routes = self.routes().iter().map(|route| (route, verdict(route))).collect();
         Explanation { decision, route, no_route, routes }
@@ -62,7 +64,7 @@ fn failed(route: &Route, question: &Question<'_>, request: Option<&Request<'_>>)
     }
     let host = match question.class {
         Class::Tls => question.server_name,
-        Class::Clear => request.map(|request| request.authority.split(':').next().unwrap_or_default()),
+        Class::Clear => request.and_then(|request| authority_host(request.authority)),
     };
     let host = host.map(normal_name);
     let listed = |name: &str| route.matching.domains.iter().any(|domain| domain.covers(name));

@@ -267,7 +267,7 @@ impl NoRoute {
 
 /// The host of an authority, without its port; none where the authority is malformed (RFC 3986 section 3.2;
 /// a user part is not allowed in HTTP).
-fn authority_host(authority: &str) -> Option<&str> {
+pub(crate) fn authority_host(authority: &str) -> Option<&str> {
     if authority
         .bytes()
         .any(|b| b <= b' ' || b == 0x7f || matches!(b, b'@' | b'/' | b'?' | b'#' | b'\\' | b','))

@@ -23,7 +23,7 @@ use crate::smartproxy::SmartproxyConfig;
 mod conflict;
 
 /// Port and name pairs that one table may hold: what a slip like `ports: ["1-65535"]` multiplies.
-const MOST_KEYS: usize = 4_000_000;
+const MOST_KEYS: usize = 1_000_000;
 
 /// Routes and entries, ready for decisions.
 #[derive(Debug, Clone, Default)]
@@ -73,12 +73,7 @@ impl RouteTable {
     /// Whether a port's connections are dialled on at once, without waiting for first bytes: it has only
     /// clear-text `protocol: tcp` routes, so the server may be the one to speak first.
     pub fn server_speaks_first(&self, port: u16) -> bool {
-        self.ports.get(&port).is_some_and(|rows| {
-            let relayed = |candidate: &Candidate| {
-                matches!(self.entry_at(candidate.entry).transport, Transport::Relay { .. })
-            };
-            rows.tls.is_empty() && !rows.clear.is_empty() && rows.clear.any.iter().all(relayed)
-        })
+        self.ports.get(&port).is_some_and(|rows| rows.server_speaks_first)
     }
 
     /// What networkproxy is sent, under a generation number.
@@ -138,7 +133,13 @@ impl RouteTable {
             let names = if group.key.class == Class::Tls { &mut rows.tls } else { &mut rows.clear };
             names.add(group.key.domain.as_ref(), candidate);
         }
-        table.ports.values_mut().for_each(Port::sort);
+        for rows in table.ports.values_mut() {
+            rows.sort();
+            let relays = |candidate: &Candidate| {
+                matches!(built[candidate.entry as usize].transport, Transport::Relay { .. })
+            };
+            rows.server_speaks_first = rows.tls.is_empty() && rows.clear.any.iter().all(relays);
+        }
         table.elsewhere = elsewhere(&table.ports, &built);
         name_entries(&mut built);
         table.entries = built.into_iter().map(Arc::new).collect();
@@ -166,12 +167,13 @@ pub struct Listener<'t> {
 pub(crate) struct Port {
     pub(crate) tls: Names,
     pub(crate) clear: Names,
+    pub(crate) server_speaks_first: bool,
     first_route: u32,
 }
 
 impl Port {
     fn new(first_route: u32) -> Self {
-        Self { tls: Names::default(), clear: Names::default(), first_route }
+        Self { tls: Names::default(), clear: Names::default(), server_speaks_first: false, first_route }
     }
 
     fn sort(&mut self) {

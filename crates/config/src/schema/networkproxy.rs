@@ -3,7 +3,7 @@
 //! Never reads anything. The order here is the order of the reference page.
 
 use super::Least::None as NoLeast;
-use super::Scalar::{Address, Auto, Bool, Duration, File, Integer, Size, Word};
+use super::Scalar::{Address, Auto, Bool, Choice, Duration, File, Integer, Size, Word};
 use super::Shape::{List, One, Section, Sourced};
 use super::Zero::{NoLimit, Refused};
 use super::smartproxy::{LOG, SERVER_TLS};
@@ -14,8 +14,8 @@ const fn deadline(name: &'static str, default: &'static str, doc: &'static str) 
 }
 
 /// The whole file.
-pub(crate) static NETWORKPROXY: [Key; 12] = [
-    key("version", One(Integer(1, 1)), "1", "The version of the file format."),
+pub(crate) static KEYS: [Key; 12] = [
+    key("version", One(Choice(&[1])), "1", "The version of the file format."),
     key("workers", One(Auto(1, 1024)), "auto", "Threads that carry connections; `auto` = one per core."),
     key("control", Section(&CONTROL), "{}", "The control channel to smartproxy."),
     key("hop", Section(&HOP), "{}", "The data hop from smartproxy."),

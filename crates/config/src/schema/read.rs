@@ -9,14 +9,14 @@
 use serde_yaml::{Mapping, Value};
 
 use super::scalar::one_of;
-use super::{Fallback, Key, Least, Scalar, Shape};
+use super::{Fallback, FileSchema, Key, Least, Scalar, Shape};
 use crate::problem::{At, Problems, nearest};
 use crate::tree::{self, Data, Node, Pair};
 
 /// A walk over one file.
 pub(crate) struct Reader<'p> {
+    file: &'static FileSchema,
     problems: &'p mut Problems,
-    unsupported: &'static [&'static str],
     path: String,
     origin: Origin,
 }
@@ -29,8 +29,8 @@ enum Origin {
 }
 
 impl<'p> Reader<'p> {
-    pub(crate) fn new(problems: &'p mut Problems, unsupported: &'static [&'static str]) -> Self {
-        Self { problems, unsupported, path: String::new(), origin: Origin::File }
+    pub(crate) fn new(file: &'static FileSchema, problems: &'p mut Problems) -> Self {
+        Self { file, problems, path: String::new(), origin: Origin::File }
     }
 
     /// Reads a section; `None` where a key is missing without which it means nothing.
@@ -87,7 +87,7 @@ impl<'p> Reader<'p> {
     fn pair(&mut self, pair: &Pair, key: &Key) -> Option<Value> {
         if self.is_unsupported(key.name) {
             let what = format!("`{}` is not supported yet", self.path_of(key.name));
-            self.problems.error(pair.at, what, "the file without it");
+            self.problems.error(pair.at, what, "a file without it");
             return None;
         }
         let before = self.enter(key.name);
@@ -107,6 +107,9 @@ impl<'p> Reader<'p> {
     }
 
     fn value(&mut self, node: &Node, key_at: At, shape: Shape) -> Option<Value> {
+        if matches!(node.data, Data::Refused) {
+            return None;
+        }
         match shape {
             Shape::One(scalar) => self.scalar(node, key_at, scalar),
             Shape::Sourced(scalar) => {
@@ -150,7 +153,7 @@ impl<'p> Reader<'p> {
             return None;
         }
         if matches!(scalar, Scalar::Word(_))
-            && self.unsupported.contains(&format!("{}={text}", self.path).as_str())
+            && self.file.unsupported.contains(&format!("{}={text}", self.path).as_str())
         {
             let what = format!("`{}: {text}` is not supported yet", self.path);
             self.problems.error(node.at, what, "another value");
@@ -231,7 +234,13 @@ impl<'p> Reader<'p> {
             _ => None,
         });
         let suggestion = nearest(&pair.key, keys.iter().map(|key| key.name)).or(below);
-        let place = if self.path.is_empty() { String::new() } else { format!(" in {}", self.here()) };
+        let place = match self.path.as_str() {
+            "" if self.file.other.keys.iter().any(|key| key.name == pair.key) => {
+                format!(", which belongs in {}", self.file.other.name)
+            }
+            "" => String::new(),
+            _ => format!(" in {}", self.here()),
+        };
         self.problems.error_with(
             pair.at,
             format!("unknown key `{}`{place}", pair.key),
@@ -256,7 +265,7 @@ impl<'p> Reader<'p> {
     }
 
     fn is_unsupported(&self, name: &str) -> bool {
-        self.unsupported.contains(&self.path_of(name).as_str())
+        self.file.unsupported.contains(&self.path_of(name).as_str())
     }
 
     fn path_of(&self, name: &str) -> String {

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::smartproxy::ROUTE;
 use crate::problem::Problems;
 use crate::routes::{
     Action, Balance, DomainPattern, Forward, Match, Protocol, Redirect, Respond, Route, RouteTimeouts,
     TargetAddress, TlsMode, Transport,
 };
-use crate::tree::Node;
+use crate::tree::{Data, Node};
 
 /// A route as the file writes it.
 #[derive(Debug, Deserialize)]
@@ -64,8 +65,8 @@ const ONE_ACTION: &str = "exactly one of `forward`, `redirect`, `respond` or `bl
 /// Checks a route and builds it; `node` is where the file has it.
 pub(crate) fn route(keys: RouteKeys, node: &Node, problems: &mut Problems) -> Option<Route> {
     let errors = problems.errors.len();
+    let action_name = one_action(node, problems)?;
     let mut checks = Checks { node, problems };
-    let action_name = checks.action_name()?;
     checks.respond(keys.respond.as_ref());
     let action = match (keys.forward, keys.redirect, keys.respond, keys.block) {
         (Some(forward), ..) => Action::Forward(Forward {
@@ -103,6 +104,25 @@ pub(crate) fn route(keys: RouteKeys, node: &Node, problems: &mut Problems) -> Op
     (problems.errors.len() == errors).then_some(route)
 }
 
+/// The one key that says what the route does, where there is exactly one. Nothing is said of a route with
+/// unknown keys, one of which may be the action misspelt.
+pub(crate) fn one_action(node: &Node, problems: &mut Problems) -> Option<&'static str> {
+    let Data::Section(pairs) = &node.data else { return None };
+    if !pairs.iter().all(|pair| ROUTE.iter().any(|key| key.name == pair.key)) {
+        return None;
+    }
+    let mut named = ACTIONS.into_iter().filter(|action| node.pair(action).is_some());
+    let Some(first) = named.next() else {
+        problems.error(node.at, "the route does nothing", ONE_ACTION);
+        return None;
+    };
+    let others: Vec<&str> = named.collect();
+    for pair in others.iter().filter_map(|other| node.pair(other)) {
+        problems.error(pair.at, format!("the route has `{first}` and `{}`", pair.key), ONE_ACTION);
+    }
+    others.is_empty().then_some(first)
+}
+
 struct Checks<'c> {
     node: &'c Node,
     problems: &'c mut Problems,
@@ -120,19 +140,6 @@ impl Checks<'_> {
         let section = self.node.find(above);
         let at = section.and_then(|section| section.pair(last)).map_or(self.node.at, |pair| pair.at);
         self.problems.error(at, what, expected);
-    }
-
-    fn action_name(&mut self) -> Option<&'static str> {
-        let mut named = ACTIONS.into_iter().filter(|action| self.node.pair(action).is_some());
-        let Some(first) = named.next() else {
-            self.problems.error(self.node.at, "the route does nothing", ONE_ACTION);
-            return None;
-        };
-        let others: Vec<&str> = named.collect();
-        for other in &others {
-            self.error_at_key(&[other], format!("the route has `{first}` and `{other}`"), ONE_ACTION);
-        }
-        others.is_empty().then_some(first)
     }
 
     fn respond(&mut self, respond: Option<&RespondKeys>) {

@@ -40,7 +40,6 @@ impl Scalar {
             Self::Text => "text".to_owned(),
             Self::Name => "a name of letters, digits, `-`, `_` and `.`, at most 64".to_owned(),
             Self::Bool => "`true` or `false`".to_owned(),
-            Self::Integer(least, most) if least == most => format!("{least}"),
             Self::Integer(least, most) => format!("a whole number from {least} to {most}"),
             Self::Limit(most) => format!("a whole number up to {most}, 0 = no limit"),
             Self::Auto(least, most) => format!("`auto` or a whole number from {least} to {most}"),
@@ -82,7 +81,7 @@ impl Scalar {
         match self {
             Self::File if text.is_empty() => Err(refuse("the path is empty".to_owned())),
             Self::Text | Self::File => Ok(text.into()),
-            Self::Name => name(text).map(Into::into).map_err(|what| refuse(what.to_owned())),
+            Self::Name => name(text).map(Into::into).map_err(|what| refuse(format!("`{text}` {what}"))),
             Self::Bool => boolean(text, style),
             Self::Integer(least, most) => integer(text, style, least, most).map(Into::into).map_err(refuse),
             Self::Limit(most) => match integer(text, style, 0, most) {
@@ -139,9 +138,9 @@ fn quoted(text: &str, error: UnitError) -> String {
 fn name(text: &str) -> Result<&str, &'static str> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     match text {
-        "" => Err("the name is empty"),
-        _ if text.len() > 64 => Err("the name is longer than 64 characters"),
-        _ if !text.chars().all(allowed) => Err("the name has other characters"),
+        "" => Err("is empty"),
+        _ if text.len() > 64 => Err("is longer than 64 characters"),
+        _ if !text.chars().all(allowed) => Err("has other characters"),
         _ => Ok(text),
     }
 }

@@ -20,8 +20,8 @@ const fn own_deadline(name: &'static str, doc: &'static str) -> Key {
 }
 
 /// The whole file.
-pub(crate) static SMARTPROXY: [Key; 10] = [
-    key("version", One(Integer(1, 1)), "1", "The version of the file format."),
+pub(crate) static KEYS: [Key; 10] = [
+    key("version", One(Choice(&[1])), "1", "The version of the file format."),
     key("workers", One(Auto(1, 1024)), "auto", "Threads that carry connections; `auto` = one per core."),
     key(
         "bind",
@@ -184,7 +184,7 @@ static PROXY_PROTOCOL: [Key; 2] = [
     required("accept_from", List(&One(Network), AtLeastOne), "The networks from which a header is required."),
 ];
 
-static ROUTE: [Key; 12] = [
+pub(super) static ROUTE: [Key; 12] = [
     required(
         "name",
         One(Name),
