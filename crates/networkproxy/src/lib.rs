@@ -1,0 +1,4 @@
+//! networkproxy: owns the private keys, ends TLS, speaks HTTP with clients and targets.
+
+pub mod certificates;
+pub mod tls;
