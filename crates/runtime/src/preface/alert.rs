@@ -42,6 +42,14 @@ mod tests {
 
     use super::*;
 
+    /// the alert is fatal (RFC 8446 §6.2: whatever its level says, but older clients look at it).
+    #[test]
+    fn the_alert_is_fatal_and_one_record() {
+        assert_eq!(AlertDescription::UnrecognizedName.record(), [21, 3, 3, 0, 2, 2, 112]);
+        assert_eq!(AlertDescription::AccessDenied.record(), [21, 3, 3, 0, 2, 2, 49]);
+        assert_eq!(AlertDescription::InternalError.record(), [21, 3, 3, 0, 2, 2, 80]);
+    }
+
     /// a refused client learns why, from an alert that a real TLS client understands.
     #[test]
     fn a_real_client_reads_each_alert_by_its_name() {

@@ -93,6 +93,19 @@ mod tests {
         }
     }
 
+    /// a header without addresses leaves the connection its own.
+    #[test]
+    fn a_header_without_addresses_gives_none() {
+        let mut local = Vec::new();
+        ProxyV2::encode(None, &[], &mut local).unwrap();
+        for (version, received) in
+            [(ProxyVersion::V1, b"PROXY UNKNOWN\r\n".to_vec()), (ProxyVersion::V2, local)]
+        {
+            let want = ProxyHeader { version, addresses: None, wire_len: received.len() };
+            assert_eq!(ProxyHeader::parse(&received), Ok(Progress::Complete(want)));
+        }
+    }
+
     /// a client without a header is refused with its first byte, not when a deadline passes.
     #[test]
     fn a_missing_header_is_told_by_the_first_byte() {

@@ -134,6 +134,11 @@ fn a_hello_of_the_limit_is_read_and_one_byte_more_is_refused_at_once() {
     let refused = Err(HelloFault::TooLarge { limit: limit - 1 }.into());
     assert_eq!(ClientHello::parse(&wire, limit - 1), refused);
     assert_eq!(piecewise(&wire, 0..wire.len(), limit - 1), refused);
+    // The header of the last record but one is the first byte that shows it.
+    let shortest = wire.len() - (message.len() % 16 + 5) - 16;
+    assert_eq!(ClientHello::parse(&wire[..shortest], limit - 1), refused);
+    let before = ClientHello::parse(&wire[..shortest - 1], limit - 1);
+    assert!(matches!(before, Ok(Progress::Incomplete { .. })), "{before:?}");
 }
 
 /// what is not TLS is told apart by name, with the first byte that shows it.
@@ -213,6 +218,9 @@ fn a_broken_field_is_refused_with_the_byte_that_breaks_it() {
     let old = ClientHelloError::Invalid(HelloFault::Version { found: 0x0002 });
     refused_with_byte(&broken(0, &[0, 2]), start + 2, old);
     refused_with_byte(&broken(session_id, &[33]), start + session_id + 1, length(Field::SessionId));
+    let too_long = [&valid[..session_id], &[33], &[0x11; 33], &valid[session_id + 1..]].concat();
+    let too_long = record(&handshake(1, &too_long));
+    refused_with_byte(&too_long, start + session_id + 1, length(Field::SessionId));
     refused_with_byte(&broken(session_id, &[32]), start + session_id + 1, length(Field::SessionId));
     refused_with_byte(&broken(suites, &[0, 0]), start + suites + 2, length(Field::CipherSuites));
     refused_with_byte(&broken(suites, &[0, 3]), start + suites + 2, length(Field::CipherSuites));

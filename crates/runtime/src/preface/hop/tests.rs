@@ -210,6 +210,9 @@ fn the_tag_is_the_last_tlv_and_of_its_size() {
     let body = &valid[16..];
     let appended = with_length(&[body, &[tlv::NOOP, 0, 1, 0]].concat());
     assert_eq!(accept(&appended), Err(HopFault::Tag.into()));
+    let as_long_as_a_tag = [&[0xe7, 0, 32][..], &[1; 32]].concat();
+    let appended = with_length(&[body, &as_long_as_a_tag].concat());
+    assert_eq!(accept(&appended), Err(HopFault::Tag.into()));
     let before_tag = &body[..body.len() - 3 - TAG_LEN];
     for size in [0, 31, 33] {
         let tag = [&[TAG, 0, size], &vec![1; usize::from(size)][..]].concat();
