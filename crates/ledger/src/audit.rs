@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::arrivals::ArrivalCounts;
 use crate::id::{Attempt, ConnectionId, InstanceId, Role};
 use crate::ledger::{Alarms, Departed, Ledger};
-use crate::arrivals::ArrivalCounts;
 use crate::peer::{Peer, PeerStatus};
 use crate::phase::Phase;
+use crate::session::Session;
 use crate::tally::Tally;
 use crate::time::Now;
 
@@ -71,7 +72,7 @@ pub struct InFlight {
 pub enum Excuse {
     /// Less than two heartbeats have passed.
     Young,
-    /// The peer's session is down, its heartbeats are old, or no digest has matched since it came back.
+    /// The peer's heartbeats are older than two intervals.
     PeerStale,
     /// The remaining half is dialling, half-closed or closing, each bounded by its deadline.
     Leaving,
@@ -180,6 +181,21 @@ impl Ledger {
         }
     }
 
+    /// One own half.
+    pub fn half(&self, key: crate::HalfKey) -> Option<&std::sync::Arc<crate::Half>> {
+        self.own.half(key)
+    }
+
+    /// Counts that should be zero, or explain why they are not.
+    pub const fn alarms(&self) -> Alarms {
+        self.alarms
+    }
+
+    /// Closed halves kept, settled or not.
+    pub fn closed_records(&self) -> usize {
+        self.own.closed_len()
+    }
+
     /// Session, positions and lag of every known peer.
     pub fn peer_status(&self, now: Now) -> Vec<PeerStatus> {
         self.peers.iter().map(|(at, peer)| self.status_of(*at, peer, now)).collect()
@@ -188,6 +204,8 @@ impl Ledger {
     fn own_laws(&self) -> Vec<Law> {
         let live = self.own.halves().filter(|half| half.is_live()).count() as u64;
         let settling = self.own.halves().filter(|half| half.is_settling()).count() as u64;
+        let joined =
+            self.own.halves().filter(|half| half.is_live() && half.joined_key().is_some()).count() as u64;
         let mut recount = self.own.base().clone();
         self.own.halves().for_each(|half| recount.fold(half));
         let tally = self.own.tally();
@@ -195,13 +213,22 @@ impl Ledger {
         let settled = recount.settled_total();
         let refused: u64 = arrivals.refused.values().sum();
         let mut laws = vec![
-            law("opened = live + settling + settled", ("opened", tally.opened), ("recounted", live + settling + settled)),
+            law(
+                "opened = live + settling + settled",
+                ("opened", tally.opened),
+                ("recounted", live + settling + settled),
+            ),
             law("running tally = recount", ("closed", tally.closed), ("recounted", recount.closed)),
             law("connected_clients = live records", ("slots", self.live.len() as u64), ("records", live)),
             law(
                 "tls_terminated_connections = halves that completed a handshake",
                 ("tally", tally.tls_terminated),
                 ("recounted", recount.tls_terminated),
+            ),
+            law(
+                "joined live halves = recount",
+                ("joined", self.joined.values().sum()),
+                ("recounted", joined),
             ),
             law("digest opened = opened", ("digest", self.own.digest().opened), ("tally", tally.opened)),
             law(
@@ -213,8 +240,16 @@ impl Ledger {
         laws[1].holds &= recount == *tally;
         if self.role == Role::Inner {
             let sum = arrivals.pending + arrivals.verified + refused;
-            laws.push(law("hop arrived = pending + verified + refused", ("arrived", arrivals.arrived), ("sum", sum)));
-            laws.push(law("hop verified = inner halves opened", ("verified", arrivals.verified), ("opened", tally.opened)));
+            laws.push(law(
+                "hop arrived = pending + verified + refused",
+                ("arrived", arrivals.arrived),
+                ("sum", sum),
+            ));
+            laws.push(law(
+                "hop verified = inner halves opened",
+                ("verified", arrivals.verified),
+                ("opened", tally.opened),
+            ));
         }
         laws
     }
@@ -241,11 +276,18 @@ impl Ledger {
             ("by digest", peer.mirror.digest().opened - peer.mirror.digest().closed),
         );
         mirror.peer = Some(at);
-        mirror.holds &= !peer.drifted;
+        // A peer that is away claims nothing; the snapshot that brings it back is compared.
+        let in_step = peer.session.as_ref().is_some_and(|session| session.in_step);
+        mirror.holds |= !in_step;
+        mirror.holds &= !(in_step && peer.drifted);
         vec![pair, mirror]
     }
 
     fn flights_of(&self, at: InstanceId, peer: &Peer, now: Now) -> Vec<InFlight> {
+        // Until a digest has matched, the peer's halves are presumed to be as ours: no difference is known.
+        if !peer.session.as_ref().is_some_and(|session| session.in_step) {
+            return Vec::new();
+        }
         let stale = peer.is_stale(&self.rhythm, now.active);
         let describe = |(&(connection, attempt), &since): (&(ConnectionId, Attempt), &Duration)| {
             let (live, phase) = self.remaining(connection, attempt, at, peer);
@@ -290,24 +332,18 @@ impl Ledger {
         (self.role.peer(), peer.half(theirs).map(|half| half.phase))
     }
 
-    fn joined_live(&self, at: InstanceId) -> u64 {
-        let joins = |half: &crate::Half| match self.role {
-            Role::Front => half.bridged().is_some_and(|(peer, _)| peer == at),
-            Role::Inner => half.front_instance == at,
-        };
-        self.live.keys().filter(|key| self.own.half(**key).is_some_and(|half| joins(half))).count() as u64
-    }
-
     fn mirror_counters(&self, at: InstanceId, peer: &Peer, now: Now) -> MirrorCounters {
         let stale = peer.is_stale(&self.rhythm, now.active);
         let presumed = peer.session.as_ref().is_none_or(|session| !session.in_step);
         let bridged = match (presumed, self.role) {
             (true, _) => self.joined_live(at),
             (false, Role::Front) => {
-                peer.mirror.halves().filter(|h| h.is_live() && h.front_instance == self.instance).count() as u64
+                peer.mirror.halves().filter(|h| h.is_live() && h.front_instance == self.instance).count()
+                    as u64
             }
             (false, Role::Inner) => {
-                let ours = |half: &crate::Half| half.bridged().is_some_and(|(inner, _)| inner == self.instance);
+                let ours =
+                    |half: &crate::Half| half.bridged().is_some_and(|(inner, _)| inner == self.instance);
                 peer.mirror.halves().filter(|half| half.is_live() && ours(half)).count() as u64
             }
         };
@@ -342,8 +378,6 @@ impl Ledger {
         }
     }
 }
-
-use crate::session::Session;
 
 fn law(name: &'static str, left: (&'static str, u64), right: (&'static str, u64)) -> Law {
     Law { name, peer: None, left, right, excused: 0, holds: left.1 == right.1 }

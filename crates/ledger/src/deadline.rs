@@ -121,7 +121,11 @@ impl Armed {
 
     /// The rule for a termination.
     pub fn rule(&self) -> Rule {
-        Rule { name: self.name.name().into(), limit: format!("{:?}", self.limit).into(), source: (*self.source).into() }
+        Rule {
+            name: self.name.name().into(),
+            limit: format!("{:?}", self.limit).into(),
+            source: (*self.source).into(),
+        }
     }
 }
 

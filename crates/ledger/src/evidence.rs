@@ -161,11 +161,8 @@ impl End {
     pub fn key(&self) -> Option<(&Observation, HopState)> {
         let hard = self.first(Class::is_hard);
         let orderly = self.first(|class| class == Class::Orderly);
-        match (hard, orderly) {
-            (Some((_, HopState::Reset)), Some(found @ (_, HopState::Open | HopState::Fin))) => Some(found),
-            (Some(found), _) | (None, Some(found)) => Some(found),
-            (None, None) => None,
-        }
+        let before_reset = |found: &(_, HopState)| found.1 != HopState::Reset;
+        hard.filter(before_reset).or_else(|| orderly.filter(before_reset)).or(hard).or(orderly)
     }
 
     /// How the hop stood at the end.

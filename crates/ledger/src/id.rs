@@ -62,6 +62,7 @@ impl HalfKey {
 
 impl Role {
     /// The other process's role.
+    #[must_use]
     pub const fn peer(self) -> Self {
         match self {
             Self::Front => Self::Inner,

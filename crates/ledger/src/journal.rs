@@ -88,10 +88,11 @@ impl Journal {
         Some(result)
     }
 
-    /// Everything that changed after `cursor`, or a snapshot where the cursor is behind the horizon.
-    pub(crate) fn pull(&self, cursor: u64) -> Pull {
-        let snapshot = cursor < self.horizon || cursor > self.next;
-        let from = if snapshot { 0 } else { cursor };
+    /// Everything that changed after `cursor`, or a snapshot where there is no usable
+    /// cursor: none at all, behind the horizon, or of another life.
+    pub(crate) fn pull(&self, cursor: Option<u64>) -> Pull {
+        let usable = cursor.filter(|cursor| (self.horizon..=self.next).contains(cursor));
+        let (from, snapshot) = (usable.unwrap_or(0), usable.is_none());
         Pull {
             from,
             through: self.next,
@@ -131,10 +132,6 @@ impl Journal {
 
     pub(crate) fn half(&self, key: HalfKey) -> Option<&Arc<Half>> {
         self.feed.get(self.table.get(&key)?)
-    }
-
-    pub(crate) fn position_of(&self, key: HalfKey) -> Option<u64> {
-        self.table.get(&key).copied()
     }
 
     /// The halves of `connection` at `instance`, by attempt.

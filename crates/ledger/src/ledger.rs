@@ -61,6 +61,8 @@ pub struct Ledger {
     pub(crate) own: Journal,
     pub(crate) live: BTreeMap<HalfKey, LiveSlot>,
     pub(crate) peers: BTreeMap<InstanceId, Peer>,
+    /// Live own halves joined to each other instance; zero is absent.
+    pub(crate) joined: BTreeMap<InstanceId, u64>,
     pub(crate) departed: Departed,
     pub(crate) settling: BTreeMap<HalfKey, Settling>,
     /// Own halves whose joined half was missing from a snapshot.
@@ -180,6 +182,7 @@ impl Ledger {
             own: Journal::default(),
             live: BTreeMap::new(),
             peers: BTreeMap::new(),
+            joined: BTreeMap::new(),
             departed: Departed::default(),
             settling: BTreeMap::new(),
             unseen: BTreeSet::new(),
@@ -266,6 +269,7 @@ impl Ledger {
             changes.into_iter().try_for_each(|change| apply(half, slot, role, change, seq, after))
         });
         let current = self.own.half(key).and_then(|half| half.bridged());
+        self.rejoin(before.map(|(instance, _)| instance), current.map(|(instance, _)| instance));
         for (instance, attempt) in [before, current].into_iter().flatten() {
             self.refresh_flight(key.connection, instance, attempt, now);
         }
@@ -303,6 +307,8 @@ impl Ledger {
             seq
         });
         let end_seq = end_seq.ok_or(RecordError::NotLive)?;
+        let joined = self.own.half(key).and_then(|half| half.joined_key());
+        self.rejoin(joined.map(|joined| joined.instance), None);
         self.settling.insert(key, Settling { ended: now.active, end_seq, acked: None });
         self.refresh_flights_of(key, now);
         self.reconsider(key, now);
@@ -361,16 +367,32 @@ impl Ledger {
             return Err(RecordError::Taken);
         }
         let traffic = Arc::new(Traffic::default());
-        let slot = LiveSlot {
-            traffic: Arc::clone(&traffic),
-            opened: now,
-            closing_from: None,
-            admitted_as: None,
-        };
+        let slot =
+            LiveSlot { traffic: Arc::clone(&traffic), opened: now, closing_from: None, admitted_as: None };
         self.live.insert(key, slot);
+        self.rejoin(None, (self.role == Role::Inner).then_some(front_instance));
         self.refresh_flights_of(key, now);
         self.debug_check();
         Ok(traffic)
+    }
+
+    /// A live half is joined to another instance than before.
+    fn rejoin(&mut self, before: Option<InstanceId>, after: Option<InstanceId>) {
+        if before == after {
+            return;
+        }
+        if let Some(count) = before.and_then(|instance| self.joined.get_mut(&instance)) {
+            *count -= 1;
+        }
+        if let Some(instance) = after {
+            *self.joined.entry(instance).or_default() += 1;
+        }
+        self.joined.retain(|_, count| *count > 0);
+    }
+
+    /// Live own halves that are joined to `instance`.
+    pub fn joined_live(&self, instance: InstanceId) -> u64 {
+        self.joined.get(&instance).copied().unwrap_or(0)
     }
 
     /// The cheap law, after every mutation of a debug build.

@@ -51,7 +51,10 @@ impl Ledger {
     /// networkproxy dials: the Hello to send. Give its `session` to [`Ledger::established`] later.
     pub fn dial(&mut self, session: u64) -> Hello {
         let known = self.peers.iter_mut().max_by_key(|(_, peer)| peer.last_session);
-        let resume = known.map(|(instance, peer)| Resume { peer: *instance, applied: peer.mirror.rewind() });
+        let resume = known.and_then(|(instance, peer)| {
+            let applied = peer.mirror.rewind()?;
+            Some(Resume { peer: *instance, applied })
+        });
         self.hello(session, resume)
     }
 
@@ -63,13 +66,18 @@ impl Ledger {
             return Err(HelloRefused::OldSession { latest });
         }
         let key = self.begin(hello, now);
-        let applied = self.peers.get_mut(&hello.instance).map_or(0, |peer| peer.mirror.rewind());
-        let resume = Resume { peer: hello.instance, applied };
-        Ok((key, self.hello(hello.session, Some(resume))))
+        let applied = self.peers.get_mut(&hello.instance).and_then(|peer| peer.mirror.rewind());
+        let resume = applied.map(|applied| Resume { peer: hello.instance, applied });
+        Ok((key, self.hello(hello.session, resume)))
     }
 
     /// networkproxy got the answer to its Hello.
-    pub fn established(&mut self, dialled: u64, answer: &Hello, now: Now) -> Result<SessionKey, HelloRefused> {
+    pub fn established(
+        &mut self,
+        dialled: u64,
+        answer: &Hello,
+        now: Now,
+    ) -> Result<SessionKey, HelloRefused> {
         self.check(answer)?;
         if answer.session != dialled {
             return Err(HelloRefused::WrongSession);
@@ -101,7 +109,10 @@ impl Ledger {
         if let Some(message) = session.urgent(rhythm, position, now.active) {
             return Next::Send(message);
         }
-        let pending = own.pending(session.cursor(), crate::message::MAX_HALVES);
+        let pending = match session.cursor() {
+            Some(cursor) => own.pending(cursor, crate::message::MAX_HALVES),
+            None => crate::message::MAX_HALVES,
+        };
         if session.wants_pull(pending, rhythm, now.active) {
             session.begin(own.pull(session.cursor()), now.active);
         }
@@ -151,7 +162,9 @@ impl Ledger {
             }
             Message::Progress(halves) => {
                 if let Some(peer) = self.peers.get_mut(&at.peer) {
-                    halves.iter().for_each(|(key, totals)| peer.mirror.progress(*key, totals));
+                    for (key, totals) in &halves {
+                        peer.mirror.progress(*key, totals);
+                    }
                 }
                 Ok(())
             }
@@ -187,9 +200,10 @@ impl Ledger {
             self.end_session(older, SessionEnd::Lost, now);
         }
         let mine = hello.resume.filter(|resume| resume.peer == self.instance);
-        let cursor = mine.map_or(0, |resume| resume.applied);
+        let cursor = mine.map(|resume| resume.applied);
         let role = hello.role;
-        let peer = self.peers.entry(hello.instance).or_insert_with(|| Peer::new(hello.instance, role, now.active));
+        let peer =
+            self.peers.entry(hello.instance).or_insert_with(|| Peer::new(hello.instance, role, now.active));
         peer.mirror.rewind();
         peer.last_session = hello.session;
         peer.max_live = hello.max_live;
@@ -199,8 +213,11 @@ impl Ledger {
 
     /// The planted fault: a restarted process is taken for the one that was there before.
     fn rename_peer(&mut self, to: InstanceId) {
-        let older = self.peers.iter().find(|(at, peer)| **at != to && peer.session.is_none()).map(|(at, _)| *at);
-        if let Some(peer) = older.filter(|_| !self.peers.contains_key(&to)).and_then(|at| self.peers.remove(&at)) {
+        let older =
+            self.peers.iter().find(|(at, peer)| **at != to && peer.session.is_none()).map(|(at, _)| *at);
+        if let Some(peer) =
+            older.filter(|_| !self.peers.contains_key(&to)).and_then(|at| self.peers.remove(&at))
+        {
             self.peers.insert(to, peer);
         }
     }
@@ -282,7 +299,10 @@ impl Ledger {
         let acked = session.acked();
         for (key, settling) in &mut self.settling {
             let joined = self.own.half(*key).and_then(|half| half.joined_key());
-            if settling.acked.is_none() && settling.end_seq <= acked && joined.is_some_and(|j| j.instance == from) {
+            if settling.acked.is_none()
+                && settling.end_seq <= acked
+                && joined.is_some_and(|j| j.instance == from)
+            {
                 settling.acked = Some(now.active);
             }
         }
@@ -319,7 +339,9 @@ fn forget_ends(message: &mut Message) {
 impl fmt::Display for HelloRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OldSession { latest } => write!(f, "session number is not above {latest}, the latest of this instance"),
+            Self::OldSession { latest } => {
+                write!(f, "session number is not above {latest}, the latest of this instance")
+            }
             Self::SameRole => f.write_str("both sides claim the same role"),
             Self::Ourselves => f.write_str("the peer claims our own instance id"),
             Self::WrongSession => f.write_str("the answer is to another session than the one dialled"),

@@ -29,6 +29,8 @@ pub(crate) struct Mirror {
     applied: u64,
     /// The last pull's end that was reached: what a resume may build on.
     complete: u64,
+    /// Nothing was ever applied, or what was cannot be trusted: only a snapshot will do.
+    needs_snapshot: bool,
     staged: Option<Staged>,
 }
 
@@ -86,21 +88,21 @@ impl Mirror {
             digest: Digest::default(),
             applied: 0,
             complete: 0,
+            needs_snapshot: true,
             staged: None,
         }
     }
 
-    /// A new session begins: it builds on the last complete position.
-    pub(crate) fn rewind(&mut self) -> u64 {
+    /// A new session begins: it builds on the last complete position, or on a snapshot (`None`).
+    pub(crate) fn rewind(&mut self) -> Option<u64> {
         self.staged = None;
         self.applied = self.complete;
-        self.complete
+        (!self.needs_snapshot).then_some(self.complete)
     }
 
     /// Nothing that was applied can be trusted: only a snapshot will do.
     pub(crate) fn distrust(&mut self) {
-        self.complete = 0;
-        self.applied = 0;
+        self.needs_snapshot = true;
         self.staged = None;
     }
 
@@ -114,7 +116,7 @@ impl Mirror {
         digest: Option<&Digest>,
         changes: &mut Changes,
     ) -> Result<(), Unappliable> {
-        if after != self.applied || through < after {
+        if self.needs_snapshot || after != self.applied || through < after {
             return Err(Unappliable::Gap { applied: self.applied, after });
         }
         self.apply_unchecked(through, horizon, updates, digest, changes)
@@ -144,7 +146,7 @@ impl Mirror {
                 (None, false) => return Err(Unappliable::Undescribed),
             };
             Arc::make_mut(&mut half).apply(update);
-            self.put(seq, Arc::clone(&half));
+            self.put(seq, &half);
             changes.push((before, Some(half)));
         }
         self.applied = through;
@@ -174,7 +176,8 @@ impl Mirror {
         if index == 0 {
             self.staged = Some(Staged { base: base.unwrap_or_default(), ..Staged::default() });
         }
-        let staged = self.staged.as_mut().filter(|s| s.next_index == index).ok_or(Unappliable::ChunkOutOfOrder)?;
+        let staged =
+            self.staged.as_mut().filter(|s| s.next_index == index).ok_or(Unappliable::ChunkOutOfOrder)?;
         staged.next_index += 1;
         for update in updates {
             staged.seqs.push(update.seq);
@@ -217,10 +220,6 @@ impl Mirror {
         &self.tally
     }
 
-    pub(crate) const fn base(&self) -> &Tally {
-        &self.base
-    }
-
     pub(crate) const fn digest(&self) -> &Digest {
         &self.digest
     }
@@ -229,11 +228,11 @@ impl Mirror {
         update.key.instance == self.instance && update.role == self.role
     }
 
-    fn put(&mut self, seq: u64, half: Arc<Half>) {
+    fn put(&mut self, seq: u64, half: &Arc<Half>) {
         let key = half.key;
-        let before = self.halves.insert(key, (seq, Arc::clone(&half)));
+        let before = self.halves.insert(key, (seq, Arc::clone(half)));
         let share = before.as_ref().map_or_else(Share::default, |(_, old)| Share::of(old));
-        self.tally.moved(&share, &Share::of(&half));
+        self.tally.moved(&share, &Share::of(half));
         if let Some((old_seq, old)) = &before {
             self.settled.remove(&(*old_seq, key));
             if old.is_live() {
@@ -277,13 +276,14 @@ impl Mirror {
         self.base = base;
         self.applied = through;
         self.complete = through;
+        self.needs_snapshot = false;
         for (half, seq) in staged.halves.into_iter().zip(staged.seqs) {
             let mut half = Arc::new(half);
             let before = old.get(&half.key).map(|(_, old)| Arc::clone(old));
             if let Some(before) = before.as_ref().filter(|_| half.is_live()) {
                 Arc::make_mut(&mut half).traffic.merge(&before.traffic);
             }
-            self.put(seq, Arc::clone(&half));
+            self.put(seq, &half);
             changes.push((before, Some(half)));
         }
         let gone = old.into_iter().filter(|(key, _)| !self.halves.contains_key(key));

@@ -168,9 +168,9 @@ impl Phase {
         };
         let legal = match (role, self, to) {
             (_, Closed | Phase::Unknown(_), _) | (_, _, Phase::Unknown(_) | Accepted) => false,
-            (_, _, Closed) => true,
             (_, from, Closing) => from != Closing,
-            (Role::Front, Accepted, ProxyHeader | InitialData | Routed)
+            (_, _, Closed)
+            | (Role::Front, Accepted, ProxyHeader | InitialData | Routed)
             | (Role::Front, ProxyHeader, InitialData | Routed)
             | (Role::Front, InitialData, Routed)
             | (Role::Front, Routed, Held | Connecting)
@@ -322,7 +322,17 @@ mod tests {
             ),
             (
                 Role::Inner,
-                vec![Accepted, TlsHandshake, HttpIdle, HttpActive, HttpIdle, HttpActive, Tunnel, Closing, Closed],
+                vec![
+                    Accepted,
+                    TlsHandshake,
+                    HttpIdle,
+                    HttpActive,
+                    HttpIdle,
+                    HttpActive,
+                    Tunnel,
+                    Closing,
+                    Closed,
+                ],
             ),
             (Role::Inner, vec![Accepted, TlsHandshake, Connecting, Relaying, HalfClosed, Closing, Closed]),
         ] {

@@ -52,7 +52,6 @@ enum By {
     Target,
     /// The process that observed it.
     Us,
-    Front,
     Inner,
     Operator,
     Kernel,
@@ -235,7 +234,7 @@ impl Reason {
         match (self.by(), observer) {
             (By::Client, _) => Initiator::Client,
             (By::Target, _) => Initiator::Target,
-            (By::Us, crate::Role::Front) | (By::Front, _) => Initiator::Smartproxy,
+            (By::Us, crate::Role::Front) => Initiator::Smartproxy,
             (By::Us, crate::Role::Inner) | (By::Inner, _) => Initiator::Networkproxy,
             (By::Operator, _) => Initiator::Operator,
             (By::Kernel, _) => Initiator::Kernel,

@@ -59,7 +59,8 @@ const GATHER: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) number: u64,
-    cursor: u64,
+    /// Everything up to here is pulled; `None`: the peer needs a snapshot.
+    cursor: Option<u64>,
     acked: u64,
     sending: Option<Sending>,
     unacked: VecDeque<Sent>,
@@ -77,7 +78,6 @@ pub(crate) struct Session {
     next_progress: Duration,
     /// A digest that matched has come since the session began: the mirror can be believed.
     pub(crate) in_step: bool,
-    pub(crate) bye: bool,
 }
 
 #[derive(Debug)]
@@ -106,6 +106,7 @@ enum Sent {
 
 /// What the shell should do next.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "returned once per message and consumed at once")]
 pub enum Next {
     /// Send this and ask again.
     Send(Message),
@@ -116,11 +117,11 @@ pub enum Next {
 }
 
 impl Session {
-    pub(crate) fn new(number: u64, cursor: u64, now: Duration) -> Self {
+    pub(crate) fn new(number: u64, cursor: Option<u64>, now: Duration) -> Self {
         Self {
             number,
             cursor,
-            acked: cursor,
+            acked: cursor.unwrap_or(0),
             sending: None,
             unacked: VecDeque::new(),
             chunks_sent: 0,
@@ -136,7 +137,6 @@ impl Session {
             progress_since: Duration::ZERO,
             next_progress: now,
             in_step: false,
-            bye: false,
         }
     }
 
@@ -186,7 +186,7 @@ impl Session {
         self.acked
     }
 
-    pub(crate) const fn cursor(&self) -> u64 {
+    pub(crate) const fn cursor(&self) -> Option<u64> {
         self.cursor
     }
 
@@ -209,7 +209,7 @@ impl Session {
             self.unacked.pop_front();
             moved = true;
         }
-        if ack.applied > self.cursor {
+        if ack.applied > self.cursor.unwrap_or(0) {
             return Err(SessionEnd::BadAck);
         }
         if moved || ack.applied > self.acked || ack.chunks > self.chunks_acked {
@@ -253,7 +253,7 @@ impl Session {
             self.last_progress_acked = now;
         }
         let snapshot = pull.snapshot.map(|base| SnapshotState { index: 0, base: Some(base) });
-        self.cursor = pull.through;
+        self.cursor = Some(pull.through);
         self.sending = Some(Sending {
             from: pull.from,
             after: pull.from,

@@ -17,7 +17,7 @@ use crate::time::Now;
 /// Pieces of late evidence kept per half.
 const MAX_LATE: usize = 8;
 /// A peer that has been down this long and is joined to nothing live is folded.
-const DEAD_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
+const DEAD_AFTER: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// What is to be done about a closed half.
 enum Verdict {
@@ -46,9 +46,11 @@ impl Ledger {
         if half.role == Role::Inner && joined.is_some_and(|front| self.is_superseded(front, half)) {
             return settle_alone(AloneBecause::Superseded);
         }
-        let joined_end = joined.filter(|other| self.is_joined(other, half)).and_then(|other| other.end.as_ref());
+        let joined_end =
+            joined.filter(|other| self.is_joined(other, half)).and_then(|other| other.end.as_ref());
         if let Some(other) = joined_end.map(|end| &*end.value) {
             let cause = match half.role {
+                _ if self.planted(crate::fault::Fault::PreferOwnEvidence) => only(end, half.role),
                 Role::Front => root_cause(end, other),
                 Role::Inner => root_cause(other, end),
             };
@@ -177,6 +179,12 @@ impl Ledger {
     fn consider_inner(&mut self, key: HalfKey, before: Option<&Half>, after: Option<&Half>, now: Now) {
         let ours: Vec<HalfKey> =
             self.own.of_connection(key.connection, self.instance).map(|half| half.key).collect();
+        // An attempt that we have no half of may have been in flight: the front's word alone.
+        for front in [before, after].into_iter().flatten() {
+            if let Some((_, attempt)) = front.bridged().filter(|(inner, _)| *inner == self.instance) {
+                self.refresh_flight(key.connection, key.instance, attempt, now);
+            }
+        }
         for own in ours {
             self.refresh_flight(key.connection, key.instance, own.attempt, now);
             self.reconsider(own, now);
@@ -210,7 +218,9 @@ impl Ledger {
         let Some(before) = before else { return };
         let waiting: Vec<HalfKey> = match self.role {
             Role::Front => vec![HalfKey::front(key.connection, self.instance)],
-            Role::Inner => self.own.of_connection(key.connection, self.instance).map(|half| half.key).collect(),
+            Role::Inner => {
+                self.own.of_connection(key.connection, self.instance).map(|half| half.key).collect()
+            }
         };
         let unsettled = waiting.into_iter().filter(|own| {
             self.own.half(*own).is_some_and(|own| own.settlement.is_none() && own.joined_key() == Some(*key))
@@ -266,7 +276,6 @@ impl Ledger {
 
     /// Peers that are gone for good become one row.
     pub(crate) fn fold_dead_peers(&mut self, now: Now) {
-        let role = self.role;
         let dead: Vec<InstanceId> = self
             .peers
             .iter()
@@ -274,13 +283,7 @@ impl Ledger {
                 peer.session.is_none() && now.active.saturating_sub(peer.down_since) >= DEAD_AFTER
             })
             .map(|(instance, _)| *instance)
-            .filter(|instance| {
-                let joins = |half: &Half| match role {
-                    Role::Front => half.bridged().is_some_and(|(peer, _)| peer == *instance),
-                    Role::Inner => half.front_instance == *instance,
-                };
-                !self.live.keys().any(|key| self.own.half(*key).is_some_and(|half| joins(half)))
-            })
+            .filter(|instance| self.joined_live(*instance) == 0)
             .collect();
         for instance in dead {
             if let Some(peer) = self.peers.remove(&instance) {
@@ -291,7 +294,13 @@ impl Ledger {
     }
 
     /// Recomputes whether one (connection, attempt) is live on one side only.
-    pub(crate) fn refresh_flight(&mut self, connection: ConnectionId, peer: InstanceId, attempt: Attempt, now: Now) {
+    pub(crate) fn refresh_flight(
+        &mut self,
+        connection: ConnectionId,
+        peer: InstanceId,
+        attempt: Attempt,
+        now: Now,
+    ) {
         let (front_at, inner_at) = match self.role {
             Role::Front => (self.instance, peer),
             Role::Inner => (peer, self.instance),

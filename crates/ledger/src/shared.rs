@@ -17,7 +17,8 @@ use crate::link::{HelloRefused, SessionKey};
 use crate::message::{Hello, Message};
 use crate::peer::PeerStatus;
 use crate::reason::Reason;
-use crate::session::{Next, SessionEnd};
+use crate::session::{Next, Rhythm, SessionEnd};
+use crate::standing::Standing;
 use crate::time::Now;
 use crate::traffic::{Traffic, TrafficTotals};
 
@@ -55,7 +56,8 @@ impl SharedLedger {
 
     /// `wake` is called, without the lock, after a change that others should be told. Set once.
     pub fn on_change(&self, wake: impl Fn() + Send + Sync + 'static) {
-        let _ = self.inner.waker.set(Box::new(wake));
+        let first = self.inner.waker.set(Box::new(wake)).is_ok();
+        debug_assert!(first, "one control thread is woken");
     }
 
     /// This life of the process.
@@ -69,7 +71,12 @@ impl SharedLedger {
     }
 
     /// See [`Ledger::open_front`].
-    pub fn open_front(&self, id: ConnectionId, accept: Arc<Accept>, now: Now) -> Result<Arc<Traffic>, RecordError> {
+    pub fn open_front(
+        &self,
+        id: ConnectionId,
+        accept: Arc<Accept>,
+        now: Now,
+    ) -> Result<Arc<Traffic>, RecordError> {
         self.changed(|ledger| ledger.open_front(id, accept, now))
     }
 
@@ -97,7 +104,12 @@ impl SharedLedger {
     }
 
     /// See [`Ledger::admit`].
-    pub fn admit(&self, key: HalfKey, address: std::net::IpAddr, limits: &AdmissionLimits) -> Result<(), Reason> {
+    pub fn admit(
+        &self,
+        key: HalfKey,
+        address: std::net::IpAddr,
+        limits: &AdmissionLimits,
+    ) -> Result<(), Reason> {
         self.lock().admit(key, address, limits)
     }
 
@@ -166,6 +178,16 @@ impl SharedLedger {
         self.lock().bye()
     }
 
+    /// See [`Ledger::standing`].
+    pub fn standing(&self, peer: InstanceId, now: Now) -> Option<Standing> {
+        self.lock().standing(peer, now)
+    }
+
+    /// See [`Ledger::adopt_rhythm`].
+    pub fn adopt_rhythm(&self, rhythm: Rhythm) {
+        self.lock().adopt_rhythm(rhythm);
+    }
+
     /// See [`Ledger::audit`].
     pub fn audit(&self, now: Now) -> Audit {
         self.lock().audit(now)
@@ -184,6 +206,11 @@ impl SharedLedger {
     /// See [`Ledger::totals`].
     pub fn totals(&self, key: HalfKey) -> Option<TrafficTotals> {
         self.lock().totals(key)
+    }
+
+    /// Live own halves that are joined to `instance`.
+    pub fn joined_live(&self, instance: InstanceId) -> u64 {
+        self.lock().joined_live(instance)
     }
 
     /// Live records.

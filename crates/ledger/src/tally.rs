@@ -65,7 +65,9 @@ impl Tally {
         self.tls_terminated += u64::from(after.tls) - u64::from(before.tls);
         self.late_evidence += after.late - before.late;
         self.requests += after.requests - before.requests;
-        for (sum, (a, b)) in flat(&mut self.bytes).zip(after.bytes.iter().flatten().zip(before.bytes.iter().flatten())) {
+        for (sum, (a, b)) in
+            flat(&mut self.bytes).zip(after.bytes.iter().flatten().zip(before.bytes.iter().flatten()))
+        {
             *sum += a - b;
         }
         if let (None, Some((reason, initiator, from))) = (before.settled, after.settled) {

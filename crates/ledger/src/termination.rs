@@ -70,7 +70,7 @@ pub fn root_cause(front: &End, inner: &End) -> Termination {
         _ => (front, Role::Front, inner, Role::Inner),
     };
     let best = winner.key().filter(|(_, hop)| *hop != HopState::Reset);
-    let cause = best.map(|(o, _)| o.clone()).unwrap_or_else(|| only_the_hop(winner, winner_role, None));
+    let cause = best.map_or_else(|| only_the_hop(winner, winner_role, None), |(o, _)| o.clone());
     let mut chain = chain_of(winner, winner_role);
     chain.extend(chain_of(other, other_role));
     termination(&cause, winner.phase, chain)

@@ -100,7 +100,8 @@ fn an_unknown_reason_ranks_by_its_class() {
 fn the_sentence_names_rule_value_source_and_measure() {
     let mut front = end(Role::Front, &[]);
     let rule = Rule { name: "half_close".into(), limit: "1m".into(), source: "proxy.yaml:12".into() };
-    let timer = Observation::new(Role::Front, Reason::HalfCloseTimeout, Some(LegName::Client), Duration::ZERO);
+    let timer =
+        Observation::new(Role::Front, Reason::HalfCloseTimeout, Some(LegName::Client), Duration::ZERO);
     front.observations.push(timer.by_rule(rule, "60.002s"));
     let cause = only(&front, Role::Front);
     assert_eq!(

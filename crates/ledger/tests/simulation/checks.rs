@@ -1,0 +1,168 @@
+//! What must hold: at every step, and when everything is quiet again.
+//!
+//! *Owns* the judgement. *Never* changes the world. *Invariant*: each violation names the law it broke.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ledger::{Attempt, ConnectionId, Role, SettledFrom, Termination};
+
+use crate::Channel;
+use crate::world::{FRONT, INNERS, World};
+
+impl World {
+    /// After a step of process `at`.
+    pub(crate) fn check_step(&mut self, at: usize) {
+        let now = self.processes[at].now(self.time);
+        let limits = self.scenario.limits;
+        let Some(ledger) = &self.processes[at].ledger else { return };
+        let audit = ledger.audit(now);
+        let broken: Vec<String> = audit
+            .laws
+            .iter()
+            .filter(|law| !law.holds && law.peer.is_none())
+            .map(|law| format!("process {at}: {} ({:?} {:?})", law.name, law.left, law.right))
+            .collect();
+        if let Some(law) = broken.into_iter().next() {
+            return self.fail(law);
+        }
+        if audit.alarms.drift_detected > 0 && self.scenario.channel != Channel::Corrupt {
+            return self.fail(format!("process {at}: drift"));
+        }
+        if ledger.closed_records() > limits.closed_records {
+            self.fail(format!("process {at}: retains {} closed halves", ledger.closed_records()));
+        }
+    }
+
+    /// Runs until everything is quiet, then judges.
+    pub(crate) fn check_quiet(&mut self) {
+        let deadline = self.time + Duration::from_mins(1);
+        while self.violation.is_none() && self.time < deadline && !self.is_quiet() {
+            let next = self.time + Duration::from_millis(500);
+            self.run_until(next);
+        }
+        if self.violation.is_some() {
+            return;
+        }
+        if !self.is_quiet() {
+            return self.fail(self.describe_unrest());
+        }
+        // Two more heartbeats: everything told, every digest compared.
+        self.run_until(self.time + self.rhythm.heartbeat * 4);
+        for at in 0..3 {
+            self.check_process(at);
+        }
+        self.check_causes();
+        let (altered, noticed) = (self.altered, self.processes.iter().map(|p| p.drifts).sum::<u64>());
+        if altered > 3 && noticed == 0 {
+            self.fail(format!("{altered} halves were altered on their way and no drift was counted"));
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        (0..3).all(|at| {
+            let Some(ledger) = &self.processes[at].ledger else { return false };
+            let counters = ledger.counters(self.processes[at].now(self.time));
+            let peers = if at == FRONT { 2 } else { 1 };
+            let up = counters.mirrors.iter().filter(|m| m.status.connected && !m.stale).count();
+            counters.connected_clients == 0 && counters.settling == 0 && up == peers
+        })
+    }
+
+    fn describe_unrest(&self) -> String {
+        let mut text = String::from("not quiet after 60 s:");
+        for at in 0..3 {
+            let Some(ledger) = &self.processes[at].ledger else { continue };
+            let now = self.processes[at].now(self.time);
+            let counters = ledger.counters(now);
+            text += &format!(
+                "\n  {at}: live {} settling {} phases {:?}",
+                counters.connected_clients, counters.settling, counters.phases
+            );
+            for mirror in counters.mirrors {
+                text += &format!("\n    {:?}", mirror.status);
+            }
+            for flight in ledger.audit(now).in_flight {
+                text += &format!("\n    {flight:?}");
+            }
+        }
+        text
+    }
+
+    fn check_process(&mut self, at: usize) {
+        let now = self.processes[at].now(self.time);
+        let Some(ledger) = &self.processes[at].ledger else { return };
+        let audit = ledger.audit(now);
+        if !audit.balanced || !audit.in_flight.is_empty() {
+            let laws: Vec<_> = audit.laws.iter().filter(|law| !law.holds).collect();
+            return self.fail(format!("process {at} unbalanced: {laws:?} {:?}", audit.in_flight));
+        }
+        let alarms = audit.alarms;
+        if alarms.repairs + alarms.hop_contradictions > 0 {
+            return self.fail(format!("process {at}: {alarms:?}"));
+        }
+        let mine = ledger.counters(now);
+        if mine.tally.opened != mine.tally.settled_total() {
+            return self.fail(format!(
+                "process {at}: opened {} settled {}",
+                mine.tally.opened,
+                mine.tally.settled_total()
+            ));
+        }
+        let settled_here = self.processes[at].settled.keys().filter(|k| k.instance == mine.instance).count();
+        if settled_here as u64 != mine.tally.opened {
+            return self
+                .fail(format!("process {at}: {settled_here} log lines for {} halves", mine.tally.opened));
+        }
+        // The mirror of the peer = the peer's own books, to the last counter.
+        let others: Vec<usize> = if at == FRONT { INNERS.to_vec() } else { vec![FRONT] };
+        for other in others {
+            let Some(theirs) = &self.processes[other].ledger else { continue };
+            let theirs = theirs.counters(self.processes[other].now(self.time));
+            let mirrored = mine.mirrors.iter().find(|m| m.status.instance == theirs.instance);
+            if mirrored.map(|m| &m.tally) != Some(&theirs.tally) {
+                return self.fail(format!(
+                    "process {at} mirrors {other} as {:?}, which has {:?}",
+                    mirrored.map(|m| &m.tally),
+                    theirs.tally
+                ));
+            }
+        }
+    }
+
+    /// Every pair that both settled from both halves has one cause; superseded halves are never joined.
+    fn check_causes(&mut self) {
+        let mut fronts: BTreeMap<ConnectionId, (SettledFrom, Termination)> = BTreeMap::new();
+        let mut inners: BTreeMap<ConnectionId, Vec<(Attempt, SettledFrom, Termination)>> = BTreeMap::new();
+        for process in &self.processes {
+            for (key, (from, cause)) in &process.settled {
+                match process.role {
+                    Role::Front => {
+                        fronts.insert(key.connection, (*from, cause.clone()));
+                    }
+                    Role::Inner => {
+                        inners.entry(key.connection).or_default().push((key.attempt, *from, cause.clone()));
+                    }
+                }
+            }
+        }
+        let mut both = 0;
+        for (connection, halves) in inners {
+            let last = self.connections.get(&connection).and_then(|c| c.hops.keys().max().copied());
+            for (attempt, from, cause) in halves {
+                if from != SettledFrom::Both {
+                    continue;
+                }
+                if Some(attempt.0) != last {
+                    return self.fail(format!("{connection}: given-up attempt {} was joined", attempt.0));
+                }
+                let Some((SettledFrom::Both, front)) = fronts.get(&connection) else { continue };
+                both += 1;
+                if *front != cause {
+                    return self.fail(format!("{connection}: two causes\n  {front:?}\n  {cause:?}"));
+                }
+            }
+        }
+        self.scenario.pairs_compared += both;
+    }
+}
