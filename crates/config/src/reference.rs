@@ -4,8 +4,6 @@
 
 use std::fmt::Write as _;
 
-use crate::schema::read::expectation;
-
 use crate::schema::{Fallback, FileSchema, Key, NETWORKPROXY, SMARTPROXY, Shape};
 
 /// The page `docs/configuration.md`.
@@ -26,26 +24,26 @@ pub fn reference() -> String {
 
 fn table(page: &mut String, file: &FileSchema) {
     page.push_str("| key | value | default | what it does |\n|---|---|---|---|\n");
-    rows(page, "", file.keys, file.unsupported);
+    rows(page, file, "", file.keys);
 }
 
-fn rows(page: &mut String, prefix: &str, keys: &'static [Key], unsupported: &[&str]) {
+fn rows(page: &mut String, file: &FileSchema, prefix: &str, keys: &'static [Key]) {
     for key in keys {
         let path = format!("{prefix}{}", key.name);
-        let missing = unsupported.contains(&path.as_str());
+        let missing = file.unsupported.contains(&path.as_str());
         let default = match key.fallback {
             Fallback::Required => "required".to_owned(),
             Fallback::Absent | Fallback::Text("{}" | "''") => "–".to_owned(),
             Fallback::Text(text) => format!("`{}`", text.replace('\'', "\"")),
         };
-        let words = unsupported.iter().filter_map(|row| row.strip_prefix(&format!("{path}=")));
+        let words = file.unsupported.iter().filter_map(|row| row.strip_prefix(&format!("{path}=")));
         let words: Vec<String> = words.map(|word| format!("`{word}`")).collect();
         let note = match (missing, words.as_slice()) {
             (true, _) => "**Not supported yet.** ".to_owned(),
             (false, []) => String::new(),
             (false, words) => format!("**Not supported yet: {}.** ", words.join(", ")),
         };
-        let value = cell(&value_of(key.shape));
+        let value = cell(&value_of(file, &path, key.shape));
         writeln!(page, "| `{path}` | {value} | {default} | {note}{} |", cell(key.doc))
             .expect("a String takes all");
         if missing {
@@ -56,25 +54,25 @@ fn rows(page: &mut String, prefix: &str, keys: &'static [Key], unsupported: &[&s
             | Shape::Placed(inner)
             | Shape::Short(inner, _)
             | Shape::WordOr(_, inner) => {
-                rows(page, &format!("{path}."), inner, unsupported);
+                rows(page, file, &format!("{path}."), inner);
             }
             Shape::List(Shape::Section(inner) | Shape::Placed(inner) | Shape::Short(inner, _), _) => {
-                rows(page, &format!("{path}[]."), inner, unsupported);
+                rows(page, file, &format!("{path}[]."), inner);
             }
             _ => {}
         }
     }
 }
 
-fn value_of(shape: Shape) -> String {
+fn value_of(file: &FileSchema, path: &str, shape: Shape) -> String {
     match shape {
         Shape::Section(_) | Shape::Placed(_) => "section".to_owned(),
         Shape::List(Shape::Section(_) | Shape::Placed(_), _) => "list of sections".to_owned(),
         Shape::List(Shape::Short(..), _) => "list".to_owned(),
-        Shape::List(of, _) => format!("list: {}", value_of(*of)),
+        Shape::List(of, _) => format!("list: {}", value_of(file, path, *of)),
         Shape::WordOr(word, _) => format!("`{word}` or section"),
         Shape::Names(_) => "section with names of your own".to_owned(),
-        Shape::One(_) | Shape::Sourced(_) | Shape::Short(..) => expectation(shape),
+        Shape::One(_) | Shape::Sourced(_) | Shape::Short(..) => file.expectation(path, shape),
     }
 }
 

@@ -11,6 +11,8 @@ pub(crate) mod read;
 pub(crate) mod route;
 pub(crate) mod scalar;
 pub(crate) mod smartproxy;
+#[cfg(test)]
+mod tests;
 
 /// One of the two files.
 #[derive(Debug)]

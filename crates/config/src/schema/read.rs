@@ -40,7 +40,7 @@ impl<'p> Reader<'p> {
             _ if node.is_null() => &[],
             _ => {
                 let what = format!("{} is {}", self.here(), node.kind());
-                self.problems.error(node.at, what, format!("a section with {}", keys_of(keys)));
+                self.problems.error(node.at, what, format!("a section with {}", self.keys_of(keys)));
                 return None;
             }
         };
@@ -74,7 +74,7 @@ impl<'p> Reader<'p> {
                         self.problems.error(
                             node.at,
                             what,
-                            format!("`{}: …`, {}", key.name, expectation(key.shape)),
+                            format!("`{}: …`, {}", key.name, self.expectation_of(key.name, key.shape)),
                         );
                     }
                 }
@@ -132,7 +132,8 @@ impl<'p> Reader<'p> {
                 Data::Section(_) => self.section(node, keys).map(Into::into),
                 _ => {
                     let what = format!("{} is {}", self.here(), node.kind());
-                    self.problems.error(node.at, what, expectation(shape));
+                    let expected = self.file.expectation(&self.path, shape);
+                    self.problems.error(node.at, what, expected);
                     None
                 }
             },
@@ -144,26 +145,30 @@ impl<'p> Reader<'p> {
     fn scalar(&mut self, node: &Node, key_at: At, scalar: Scalar) -> Option<Value> {
         let Data::Scalar { text, style } = &node.data else {
             let what = format!("{} is {}", self.here(), node.kind());
-            self.problems.error(node.at, what, scalar.expectation());
+            self.problems.error(node.at, what, self.file.expectation(&self.path, Shape::One(scalar)));
             return None;
         };
         if node.is_null() {
             let what = format!("{} has no value", self.here());
-            self.problems.error(key_at, what, scalar.expectation());
+            self.problems.error(key_at, what, self.file.expectation(&self.path, Shape::One(scalar)));
             return None;
         }
         if matches!(scalar, Scalar::Word(_))
             && self.file.unsupported.contains(&format!("{}={text}", self.path).as_str())
         {
             let what = format!("`{}: {text}` is not supported yet", self.path);
-            self.problems.error(node.at, what, "another value");
+            self.problems.error(node.at, what, self.file.expectation(&self.path, Shape::One(scalar)));
             return None;
         }
         match scalar.read(text, *style) {
             Ok(value) => Some(value),
             Err(refusal) => {
                 let what = format!("{}: {}", self.here(), refusal.what);
-                self.problems.error_with(node.at, what, refusal.expected, refusal.suggestion);
+                let expected = match scalar {
+                    Scalar::Word(_) => self.file.expectation(&self.path, Shape::One(scalar)),
+                    _ => refusal.expected,
+                };
+                self.problems.error_with(node.at, what, expected, refusal.suggestion);
                 None
             }
         }
@@ -178,7 +183,7 @@ impl<'p> Reader<'p> {
                 self.problems.error(
                     node.at,
                     what,
-                    format!("a list in brackets or with dashes, {}", expectation(of)),
+                    format!("a list in brackets or with dashes, {}", self.expectation_of("[]", of)),
                 );
                 return None;
             }
@@ -186,7 +191,7 @@ impl<'p> Reader<'p> {
         if elements.is_empty() && least == Least::One {
             let what = format!("{} is empty", self.here());
             let at = if node.is_null() { key_at } else { node.at };
-            self.problems.error(at, what, format!("at least one element, {}", expectation(of)));
+            self.problems.error(at, what, format!("at least one element, {}", self.expectation_of("[]", of)));
             return None;
         }
         let before = self.path.len();
@@ -244,7 +249,7 @@ impl<'p> Reader<'p> {
         self.problems.error_with(
             pair.at,
             format!("unknown key `{}`{place}", pair.key),
-            keys_of(keys),
+            self.keys_of(keys),
             suggestion,
         );
     }
@@ -272,6 +277,17 @@ impl<'p> Reader<'p> {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
+    /// The keys of the section that is being read, apart from those that are not supported.
+    fn keys_of(&self, keys: &[Key]) -> String {
+        self.file.keys_of(&self.path, keys)
+    }
+
+    /// What belongs at a key, or (`[]`) at each element, of what is being read.
+    fn expectation_of(&self, name: &str, shape: Shape) -> String {
+        let path = if name == "[]" { format!("{}[]", self.path) } else { self.path_of(name) };
+        self.file.expectation(&path, shape)
+    }
+
     /// Goes one key down; the result is the length of the path to come back to.
     fn enter(&mut self, name: &str) -> usize {
         let before = self.path.len();
@@ -291,25 +307,44 @@ impl<'p> Reader<'p> {
     }
 }
 
-/// What a value of a shape looks like, for errors.
-pub(crate) fn expectation(shape: Shape) -> String {
-    match shape {
-        Shape::One(scalar) | Shape::Sourced(scalar) => scalar.expectation(),
-        Shape::Section(keys) | Shape::Placed(keys) => format!("a section with {}", keys_of(keys)),
-        Shape::Short(keys, name) => {
-            keys.iter().find(|key| key.name == name).map_or_else(String::new, |key| {
-                format!("{}, or a section with {}", expectation(key.shape), keys_of(keys))
-            })
+impl FileSchema {
+    /// What a value at `path` looks like, apart from what is not supported.
+    pub(crate) fn expectation(&self, path: &str, shape: Shape) -> String {
+        match shape {
+            Shape::One(Scalar::Word(words)) | Shape::Sourced(Scalar::Word(words)) => {
+                let built = words
+                    .iter()
+                    .filter(|word| !self.unsupported.contains(&format!("{path}={word}").as_str()));
+                one_of(&built.collect::<Vec<_>>())
+            }
+            Shape::One(scalar) | Shape::Sourced(scalar) => scalar.expectation(),
+            Shape::Section(keys) | Shape::Placed(keys) => {
+                format!("a section with {}", self.keys_of(path, keys))
+            }
+            Shape::Short(keys, name) => {
+                keys.iter().find(|key| key.name == name).map_or_else(String::new, |key| {
+                    format!(
+                        "{}, or a section with {}",
+                        self.expectation(path, key.shape),
+                        self.keys_of(path, keys)
+                    )
+                })
+            }
+            Shape::WordOr(word, keys) => format!("`{word}`, or a section with {}", self.keys_of(path, keys)),
+            Shape::Names(_) => "a section with names of your own".to_owned(),
+            Shape::List(of, _) => {
+                format!("a list, each element {}", self.expectation(&format!("{path}[]"), *of))
+            }
         }
-        Shape::WordOr(word, keys) => format!("`{word}`, or a section with {}", keys_of(keys)),
-        Shape::Names(_) => "a section with names of your own".to_owned(),
-        Shape::List(of, _) => format!("a list, each element {}", expectation(*of)),
     }
-}
 
-fn keys_of(keys: &[Key]) -> String {
-    match keys {
-        [] => "no keys".to_owned(),
-        _ => one_of(&keys.iter().map(|key| key.name).collect::<Vec<_>>()),
+    /// The names of `keys`, which stand at `path`, apart from those that are not supported.
+    fn keys_of(&self, path: &str, keys: &[Key]) -> String {
+        let dot = if path.is_empty() { "" } else { "." };
+        let built = |key: &&Key| !self.unsupported.contains(&format!("{path}{dot}{}", key.name).as_str());
+        match keys.iter().filter(built).map(|key| key.name).collect::<Vec<_>>().as_slice() {
+            [] => "no keys".to_owned(),
+            names => one_of(names),
+        }
     }
 }

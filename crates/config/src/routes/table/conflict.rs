@@ -136,8 +136,8 @@ impl<'r> Conflicts<'r> {
 
     /// smartproxy arms its deadlines before the route is known, so an entry's routes agree on them.
     fn deadlines(&mut self, group: &Group, config: &SmartproxyConfig) {
-        let acting = |number: &&u32| self.route(**number).transport() != Transport::Block;
-        let members: Vec<u32> = group.routes.iter().filter(acting).copied().collect();
+        let bridged = |number: &&u32| matches!(self.route(**number).transport(), Transport::Bridge { .. });
+        let members: Vec<u32> = group.routes.iter().filter(bridged).copied().collect();
         let Some((first, others)) = members.split_first() else { return };
         let of = |number: u32| EntryTimeouts::new(&config.timeouts, self.route(number), true);
         let differing: Vec<(u32, &'static str)> = others
