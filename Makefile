@@ -1,7 +1,85 @@
-# `make` alone lists the verbs.
+# `make` alone lists the verbs. Targets install what they need: nothing has to be done by hand.
 .DEFAULT_GOAL := help
+SHELL := /bin/bash
 CARGO ?= cargo
+NICE_TESTS ?=
+STATIC_TARGET := x86_64-unknown-linux-gnu
+STATIC_DIR := target/$(STATIC_TARGET)/release
+BINARIES := -p smartproxy -p networkproxy -p proxyctl
+
+# Knobs: make sim SEEDS=100000, make chaos ROUNDS=300, make soak SECONDS_IDLE=600
+SEEDS ?= 5000
+ROUNDS ?= 300
+SECONDS_IDLE ?= 600
 
 .PHONY: help
 help: ## List the verbs.
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the three programs (development profile).
+	$(CARGO) build --locked $(BINARIES)
+
+.PHONY: run
+run: build ## Start both processes on their embedded defaults; Ctrl-C drains and stops them.
+	@echo "https://127.0.0.1:8443 (self-signed) and http://127.0.0.1:8080 answer with the status page."
+	@echo "State: target/debug/proxyctl list, or grpcurl -plaintext 127.0.0.1:7800 list"
+	@trap '' INT TERM; \
+	 (trap - INT TERM; exec target/debug/smartproxy) & front=$$!; \
+	 (trap - INT TERM; exec target/debug/networkproxy) & inner=$$!; \
+	 trap 'kill -TERM $$front $$inner 2>/dev/null' INT TERM; \
+	 while kill -0 $$front 2>/dev/null || kill -0 $$inner 2>/dev/null; do wait; done
+
+.PHONY: test
+test: build clients ## Run every test but the long ones.
+	$(CARGO) test --locked --workspace
+
+.PHONY: lint
+lint: components ## Formatting, clippy, documentation: no warning passes.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+
+.PHONY: sim
+sim: ## Simulate the ledgers over SEEDS seeds; LEDGER_SEED=n replays one.
+	LEDGER_SEEDS=$(SEEDS) $(CARGO) test --locked -p ledger --test simulation two_processes
+
+.PHONY: chaos
+chaos: build clients ## ROUNDS random crashes, stops and cuts of the real processes under load.
+	CHAOS_ROUNDS=$(ROUNDS) $(CARGO) test --locked -p e2e --test cases chaos -- --ignored --nocapture
+
+.PHONY: soak
+soak: build clients ## Thousands of idle bridged connections for SECONDS_IDLE; memory per connection.
+	SOAK_SECONDS=$(SECONDS_IDLE) $(CARGO) test --locked -p e2e --test cases soak -- --ignored --nocapture
+
+.PHONY: static
+static: ## Static glibc binaries for the container image.
+	env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS \
+	  CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS='-C target-feature=+crt-static' \
+	  $(CARGO) build --release --locked --target $(STATIC_TARGET) $(BINARIES)
+
+.PHONY: image
+image: static ## The container image, from scratch.
+	deploy/stage.sh $(STATIC_DIR) target/image
+	DOCKER_BUILDKIT=0 COMPOSE_DOCKER_CLI_BUILD=0 docker-compose -f deploy/docker-compose.yml build
+
+.PHONY: compose-test
+compose-test: static ## Drive the docker-compose deployment with a real engine (needs root).
+	$(CARGO) build --locked -p e2e --bin reflect
+	BIN_DIR=$(STATIC_DIR) REFLECT=target/debug/reflect tests/compose/run.sh
+
+# Third-party clients of the tests; Debian's packages.
+.PHONY: clients
+clients:
+	@missing=""; \
+	 command -v openssl >/dev/null || missing="$$missing openssl"; \
+	 command -v curl >/dev/null || missing="$$missing curl"; \
+	 if [ -n "$$missing" ]; then \
+	   as_root=""; [ "$$(id -u)" = 0 ] || as_root=sudo; \
+	   $$as_root apt-get update -q && DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -qy $$missing; \
+	 fi
+
+.PHONY: components
+components:
+	@$(CARGO) fmt --version >/dev/null 2>&1 && $(CARGO) clippy --version >/dev/null 2>&1 \
+	  || rustup component add rustfmt clippy
