@@ -1,0 +1,67 @@
+//! The order to close a connection, given at most once.
+//!
+//! *Owns* the slot that [`crate::ConnectionManager::initiate_cleanup_once`] fills and the wake-up of the
+//! connection's owner. *Never* closes anything: the owner does, at its next await.
+//! *Invariant*: the first caller wins, and the owner sees the order however late it looks.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use ledger::Observation;
+use tokio::sync::Notify;
+
+/// Why a connection is to be closed, and how.
+#[derive(Clone, Debug)]
+pub struct CloseOrder {
+    /// What goes into the connection's end; its time is set when the order is given.
+    pub observation: Observation,
+    /// How the other ends are told.
+    pub mode: CloseMode,
+}
+
+/// How an ordered close looks from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseMode {
+    /// Deliver what was read, FIN, bounded wait.
+    Graceful,
+    /// RST at once.
+    Abort,
+}
+
+/// Where one connection's order is put.
+#[derive(Debug)]
+pub(crate) struct CloseSlot {
+    /// Monotonic time when the half opened.
+    opened: Duration,
+    order: OnceLock<CloseOrder>,
+    given: Notify,
+}
+
+impl CloseSlot {
+    pub(crate) fn new(opened: Duration) -> Self {
+        Self { opened, order: OnceLock::new(), given: Notify::new() }
+    }
+
+    /// Gives the order, unless one was given before.
+    pub(crate) fn give(&self, mut order: CloseOrder, now: Duration) -> bool {
+        order.observation.after = now.saturating_sub(self.opened);
+        let first = self.order.set(order).is_ok();
+        if first {
+            self.given.notify_waiters();
+        }
+        first
+    }
+
+    /// Waits for the order. Cancel safe; ready for ever once it was given.
+    pub(crate) async fn given(&self) -> CloseOrder {
+        let mut given = std::pin::pin!(self.given.notified());
+        loop {
+            given.as_mut().enable();
+            if let Some(order) = self.order.get() {
+                return order.clone();
+            }
+            given.as_mut().await;
+            given.set(self.given.notified());
+        }
+    }
+}

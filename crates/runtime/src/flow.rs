@@ -1,0 +1,170 @@
+//! One direction of a relay.
+//!
+//! *Owns* the bytes that were read from one leg and that the other did not take yet. *Never* reads while
+//! there are such bytes and keeps nothing otherwise. *Invariant*: the FIN of the source is passed on
+//! after everything that came before it.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use crate::buffer;
+use crate::leg::Wire;
+
+/// Buffers moved before other tasks of this thread get their turn.
+const ROUNDS: usize = 16;
+
+/// One direction: from a source to a sink.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    rest: Vec<u8>,
+    written: usize,
+    state: State,
+    /// Active time since which the sink takes nothing of `rest`.
+    blocked: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Open,
+    /// The source's end was read; the sink is not told yet.
+    SourceClosed,
+    /// The sink was told.
+    Finished,
+    /// The sink broke: nothing more can be done.
+    Stopped,
+}
+
+/// What happened to a direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FlowEvent {
+    /// The source's end of stream was read.
+    SourceClosed,
+    /// The end of stream was passed on.
+    Finished,
+    /// The source broke; what it had sent before was read.
+    SourceBroke,
+    /// The sink broke.
+    SinkBroke,
+}
+
+/// What one read brought.
+enum Moved {
+    Bytes,
+    Nothing,
+    End(FlowEvent),
+}
+
+impl Flow {
+    /// A direction that begins with bytes that were read before.
+    pub(crate) fn starting_with(rest: Vec<u8>) -> Self {
+        Self { rest, ..Self::default() }
+    }
+
+    /// Moves bytes until it would have to wait, or something is to be told.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, from: &Wire, to: &Wire) -> Poll<FlowEvent> {
+        if matches!(self.state, State::Finished | State::Stopped) {
+            return Poll::Pending;
+        }
+        for _ in 0..ROUNDS {
+            if !self.rest.is_empty() {
+                if ready!(self.poll_flush(cx, to)).is_err() {
+                    return Poll::Ready(FlowEvent::SinkBroke);
+                }
+            } else if self.state == State::SourceClosed {
+                self.state = State::Finished;
+                to.shutdown_write();
+                return Poll::Ready(FlowEvent::Finished);
+            } else if ready!(from.poll_readable(cx)).is_err() {
+                return Poll::Ready(FlowEvent::SourceBroke);
+            } else if let Moved::End(event) = self.copy(from, to) {
+                return Poll::Ready(event);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Is it waiting for the source to send?
+    pub(crate) fn is_reading(&self) -> bool {
+        self.state == State::Open && self.rest.is_empty()
+    }
+
+    /// Was the source's end of stream read?
+    pub(crate) fn is_source_closed(&self) -> bool {
+        matches!(self.state, State::SourceClosed | State::Finished)
+    }
+
+    /// Was it passed on?
+    pub(crate) fn is_finished(&self) -> bool {
+        self.state == State::Finished
+    }
+
+    /// Does the sink take nothing at the moment?
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked_since().is_some()
+    }
+
+    /// Since when the sink takes nothing, in active time.
+    pub(crate) fn blocked_since(&self) -> Option<Duration> {
+        self.blocked.filter(|_| self.state != State::Stopped)
+    }
+
+    /// The sink broke: what is left cannot be delivered.
+    pub(crate) fn stop(&mut self) {
+        self.state = State::Stopped;
+    }
+
+    /// What was read and not written.
+    pub(crate) fn take_rest(&mut self) -> Vec<u8> {
+        let mut rest = std::mem::take(&mut self.rest);
+        rest.drain(..std::mem::take(&mut self.written));
+        rest
+    }
+
+    /// One read, and at once the write of what it brought; only what the sink does not take is kept.
+    fn copy(&mut self, from: &Wire, to: &Wire) -> Moved {
+        buffer::with(|buffer| {
+            let count = match from.try_read(buffer) {
+                Ok(0) => {
+                    self.state = State::SourceClosed;
+                    return Moved::End(FlowEvent::SourceClosed);
+                }
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Moved::Nothing,
+                Err(_) => return Moved::End(FlowEvent::SourceBroke),
+            };
+            let (written, broke) = match to.try_write(&buffer[..count]) {
+                Ok(written) => (written, false),
+                Err(error) => (0, error.kind() != io::ErrorKind::WouldBlock),
+            };
+            self.rest.extend_from_slice(&buffer[written..count]);
+            if broke { Moved::End(FlowEvent::SinkBroke) } else { Moved::Bytes }
+        })
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>, to: &Wire) -> Poll<io::Result<()>> {
+        loop {
+            if to.poll_writable(cx)?.is_pending() {
+                self.blocked.get_or_insert_with(|| to.active());
+                return Poll::Pending;
+            }
+            match to.try_write(&self.rest[self.written..]) {
+                Ok(count) => {
+                    self.written += count;
+                    if self.written == self.rest.len() {
+                        // Given back, not kept for the next time: an idle direction holds nothing.
+                        self.rest = Vec::new();
+                        self.written = 0;
+                        self.blocked = None;
+                        return Poll::Ready(Ok(()));
+                    }
+                    self.blocked = Some(to.active());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}

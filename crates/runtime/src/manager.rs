@@ -1,0 +1,113 @@
+//! Every live connection of a process, and the one way to have one closed from outside.
+//!
+//! *Owns* the slots into which orders to close are put. *Never* ends a connection itself and keeps no count:
+//! the books are the ledger's. *Invariant*: a slot exists exactly as long as its [`TrackedConnection`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ledger::{
+    Accept, Arrival, Attempt, ConnectionId, HalfKey, InstanceId, LegName, Now, RecordError, SharedLedger,
+    Traffic,
+};
+use tokio::net::TcpStream;
+
+use crate::clock::Clock;
+use crate::close::{CloseOrder, CloseSlot};
+use crate::leg::{Leg, Origin};
+use crate::mint;
+use crate::tracked::TrackedConnection;
+
+/// The live connections of a process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ConnectionManager {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    ledger: SharedLedger,
+    clock: Clock,
+    slots: Mutex<HashMap<HalfKey, Arc<CloseSlot>>>,
+}
+
+impl ConnectionManager {
+    /// The connections whose records are in `ledger`.
+    pub fn new(ledger: SharedLedger, clock: Clock) -> Self {
+        Self { shared: Arc::new(Shared { ledger, clock, slots: Mutex::default() }) }
+    }
+
+    /// Opens the record of a client that was just accepted: before any decision about it.
+    pub fn create_connection(&self, socket: TcpStream, accept: Accept) -> (TrackedConnection, Leg) {
+        let accept = Arc::new(accept);
+        let now = self.clock().now();
+        let (key, traffic) = loop {
+            let id = mint::connection_id();
+            if let Ok(traffic) = self.ledger().open_front(id, Arc::clone(&accept), now) {
+                break (HalfKey::front(id, self.ledger().instance()), traffic);
+            }
+        };
+        let tracked = self.track(key, traffic, now);
+        let leg = tracked.leg(socket, LegName::Client, Origin::Accepted);
+        (tracked, leg)
+    }
+
+    /// Opens the inner half of a hop socket whose header verified. `read_past` bytes were read from it after
+    /// the header; they count as received, and the caller hands them to [`Leg::io`] or to the relay.
+    pub fn adopt_inner(
+        &self,
+        socket: TcpStream,
+        read_past: usize,
+        arrival: Arrival,
+        (connection, attempt): (ConnectionId, Attempt),
+        front: InstanceId,
+        accept: Accept,
+    ) -> Result<(TrackedConnection, Leg), RecordError> {
+        let now = self.clock().now();
+        let traffic = self.ledger().open_inner(arrival, connection, attempt, front, Arc::new(accept), now)?;
+        let key = HalfKey::inner(connection, self.ledger().instance(), attempt);
+        let tracked = self.track(key, traffic, now);
+        let leg = tracked.leg(socket, LegName::Hop, Origin::Accepted);
+        leg.count_read_before(read_past);
+        Ok((tracked, leg))
+    }
+
+    /// Orders one connection to close. `false` where it is not live or was ordered to before: the first
+    /// caller's reason counts, and everyone may call.
+    pub fn initiate_cleanup_once(&self, key: HalfKey, order: CloseOrder) -> bool {
+        let slot = self.slots().get(&key).cloned();
+        slot.is_some_and(|slot| slot.give(order, self.clock().mono()))
+    }
+
+    /// Orders every live connection to close; how many were not ordered to before.
+    pub fn close_all(&self, order: &CloseOrder) -> usize {
+        let slots: Vec<_> = self.slots().values().cloned().collect();
+        let now = self.clock().mono();
+        slots.into_iter().filter(|slot| slot.give(order.clone(), now)).count()
+    }
+
+    /// The books.
+    pub fn ledger(&self) -> &SharedLedger {
+        &self.shared.ledger
+    }
+
+    /// The clocks.
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    fn track(&self, key: HalfKey, traffic: Arc<Traffic>, opened: Now) -> TrackedConnection {
+        let slot = Arc::new(CloseSlot::new(opened.mono));
+        self.slots().insert(key, Arc::clone(&slot));
+        TrackedConnection::new(self.clone(), key, traffic, opened, slot)
+    }
+
+    /// The connection's owner is done with it.
+    pub(crate) fn forget(&self, key: HalfKey) {
+        self.slots().remove(&key);
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<HalfKey, Arc<CloseSlot>>> {
+        self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

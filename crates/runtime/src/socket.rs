@@ -1,0 +1,87 @@
+//! What every data socket is set to.
+//!
+//! *Owns* the options a data socket has from birth, and what the kernel says about its send queue.
+//! *Never* keeps a socket. *Invariant*: linger is `{on, 0}` from birth, so a process or task that dies is
+//! seen as a reset, never as an orderly end; only a finished goodbye clears it.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::socket::getsockopt;
+use nix::{getsockopt_impl, sockopt_impl};
+use socket2::{SockRef, TcpKeepalive};
+
+/// When a silent peer is taken for gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe (`tcp_keepalive`).
+    pub idle: Duration,
+    /// How long sent bytes may stay unanswered (`TCP_USER_TIMEOUT`, tcp(7)). The kernel counts a closed
+    /// window as unanswered, although the peer answers: see [`crate::Leg::tolerate_stall`].
+    pub user_timeout: Duration,
+}
+
+/// The kernel's account of what was written to a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendQueue {
+    /// Bytes not sent yet.
+    pub unsent: u32,
+    /// Segments sent and not acknowledged; a FIN counts.
+    pub unacked_segments: u32,
+    /// Bytes acknowledged so far; a SYN or FIN of ours counts as one.
+    pub acked: u64,
+}
+
+impl Keepalive {
+    /// Probes after `idle`, and gives unanswered bytes as long.
+    pub const fn every(idle: Duration) -> Self {
+        Self { idle, user_timeout: idle }
+    }
+}
+
+impl SendQueue {
+    /// Did the peer's kernel take everything?
+    pub const fn is_empty(&self) -> bool {
+        self.unsent == 0 && self.unacked_segments == 0
+    }
+
+    /// Asks the kernel.
+    ///
+    /// `TCP_INFO` rather than `SIOCOUTQ`: it has a safe wrapper, and tells apart progress (`acked`) from
+    /// quantity, so a reader who takes bytes as fast as we write them is not taken for a stalled one.
+    pub(crate) fn of(socket: &impl AsFd) -> io::Result<Self> {
+        let info = getsockopt(socket, TcpInfoHead)?;
+        Ok(Self { unsent: u32_at(&info, 144), unacked_segments: u32_at(&info, 24), acked: info[15] })
+    }
+}
+
+/// Sets what a data socket has from birth: linger `{on, 0}`, no delay, keepalive where asked. On a listener
+/// the accepted sockets inherit all of it.
+pub fn set_from_birth(socket: &impl AsFd, keepalive: Option<Keepalive>) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(Keepalive { idle, user_timeout }) = keepalive {
+        let interval = (idle / 6).max(Duration::from_secs(1));
+        socket.set_tcp_keepalive(
+            &TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(6),
+        )?;
+        socket.set_tcp_user_timeout(Some(user_timeout))?;
+    }
+    Ok(())
+}
+
+/// The first 160 bytes of `struct tcp_info` (`linux/tcp.h`), which every kernel since 4.6 fills: an array,
+/// because the struct in `libc` grows with the kernel and differs between C libraries.
+type TcpInfoWords = [u64; 20];
+
+sockopt_impl!(TcpInfoHead, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, TcpInfoWords);
+
+/// The 32-bit field at a byte offset.
+fn u32_at(info: &TcpInfoWords, offset: usize) -> u32 {
+    let bytes = info[offset / 8].to_ne_bytes();
+    let at = offset % 8;
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
