@@ -1,0 +1,4 @@
+//! HTTP between clients and backends.
+
+pub mod answer;
+pub mod head;
