@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use crate::schema::{Fallback, FileSchema, Key, NETWORKPROXY, SMARTPROXY, Shape};
+use crate::schema::{Fallback, FileSchema, Key, NETWORKPROXY, SMARTPROXY, Scalar, Shape, Zero};
 
 /// The page `docs/configuration.md`.
 pub fn reference() -> String {
@@ -72,7 +72,14 @@ fn value_of(file: &FileSchema, path: &str, shape: Shape) -> String {
         Shape::List(of, _) => format!("list: {}", value_of(file, path, *of)),
         Shape::WordOr(word, _) => format!("`{word}` or section"),
         Shape::Names(_) => "section with names of your own".to_owned(),
-        Shape::One(_) | Shape::Sourced(_) | Shape::Short(..) => file.expectation(path, shape),
+        Shape::One(scalar) | Shape::Sourced(scalar) => match scalar {
+            Scalar::Duration(Zero::Refused) => "duration".to_owned(),
+            Scalar::Duration(Zero::NoLimit) => "duration, `0s` = no limit".to_owned(),
+            Scalar::Duration(Zero::NoWait) => "duration, `0s` = do not wait".to_owned(),
+            Scalar::Address => "IP address and port".to_owned(),
+            _ => file.expectation(path, shape),
+        },
+        Shape::Short(..) => file.expectation(path, shape),
     }
 }
 

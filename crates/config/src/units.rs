@@ -185,3 +185,88 @@ fn text_with_unit(number: u64, units: &[(&str, u64)]) -> String {
     let (unit, scale) = divides.copied().unwrap_or(("", 1));
     format!("{}{unit}", number / scale)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// a unit is required, nothing is negative or endless.
+    #[test]
+    fn durations_have_a_unit_and_an_end() {
+        for (text, expected) in [
+            ("500ms", Ok(500)),
+            ("10s", Ok(10_000)),
+            ("1m", Ok(60_000)),
+            ("1h", Ok(3_600_000)),
+            ("2d", Ok(172_800_000)),
+            (" 10 s ", Ok(10_000)),
+            ("0s", Ok(0)),
+            ("", Err(UnitError::Empty)),
+            ("10", Err(UnitError::NoUnit)),
+            ("s", Err(UnitError::NoNumber)),
+            ("1.5s", Err(UnitError::NoNumber)),
+            ("10S", Err(UnitError::UnknownUnit)),
+            ("1h30m", Err(UnitError::UnknownUnit)),
+            ("10 minutes", Err(UnitError::UnknownUnit)),
+            ("-1s", Err(UnitError::Negative)),
+            ("367d", Err(UnitError::TooLarge)),
+            ("99999999999999999999s", Err(UnitError::TooLarge)),
+            ("18446744073709551615h", Err(UnitError::TooLarge)),
+        ] {
+            assert_eq!(duration(text), expected.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_binary_and_say_so() {
+        for (text, expected) in [
+            ("512B", Ok(512)),
+            ("16KiB", Ok(16 << 10)),
+            ("100MiB", Ok(100 << 20)),
+            ("1GiB", Ok(1 << 30)),
+            ("16", Err(UnitError::NoUnit)),
+            ("16KB", Err(UnitError::UnknownUnit)),
+            ("-1B", Err(UnitError::Negative)),
+            ("17179869184GiB", Err(UnitError::TooLarge)),
+        ] {
+            assert_eq!(size(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn percentages_have_a_sign_and_two_decimals_at_most() {
+        for (text, expected) in [
+            ("5%", Ok(500)),
+            ("2.5%", Ok(250)),
+            ("0.05%", Ok(5)),
+            ("100%", Ok(10_000)),
+            ("0 %", Ok(0)),
+            ("", Err(UnitError::Empty)),
+            ("5", Err(UnitError::NoUnit)),
+            ("-5%", Err(UnitError::Negative)),
+            ("100.01%", Err(UnitError::TooLarge)),
+            ("1.234%", Err(UnitError::NoNumber)),
+            (".5%", Err(UnitError::NoNumber)),
+            ("5.%", Err(UnitError::NoNumber)),
+            ("%", Err(UnitError::NoNumber)),
+        ] {
+            assert_eq!(percent(text).map(Percent::basis_points), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_are_a_count_and_a_duration() {
+        let rate_of = |count, seconds| Ok(Rate { count, per: Duration::from_secs(seconds) });
+        for (text, expected) in [
+            ("300/1m", rate_of(300, 60)),
+            ("1 / 10s", rate_of(1, 10)),
+            ("300", Err(UnitError::NoSlash)),
+            ("0/1m", Err(UnitError::Zero)),
+            ("1/0s", Err(UnitError::Zero)),
+            ("1/60", Err(UnitError::NoUnit)),
+            ("x/1m", Err(UnitError::NoNumber)),
+        ] {
+            assert_eq!(rate(text), expected, "{text}");
+        }
+    }
+}

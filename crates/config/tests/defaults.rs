@@ -118,7 +118,7 @@ fn a_deadline_says_where_its_value_came_from() {
     let timeouts = &table.entry("mail").expect("the entry").timeouts;
     assert_eq!(timeouts.connect.source, Source::File { file: "s.yaml".into(), line: 3 });
     assert_eq!(timeouts.inactivity.source.to_string(), "route mail (s.yaml:9)");
-    assert_eq!(timeouts.inactivity.value, Duration::from_secs(600));
+    assert_eq!(timeouts.inactivity.value, Duration::from_mins(10));
     assert_eq!(timeouts.half_close.source, Source::Default);
 }
 

@@ -2,6 +2,7 @@
 //!
 //! *Owns* the promise that whatever a file holds, an operator gets one clear line and no crash.
 
+use std::fmt::Write as _;
 use std::fs;
 
 use config::{LARGEST_FILE, Surroundings, check_smartproxy, load};
@@ -69,7 +70,7 @@ fn a_bomb_of_aliases_is_refused_at_once() {
     let mut text = "version: 1\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..30 {
         let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
-        text.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+        writeln!(text, "a{level}: &a{level} [{aliases}]").expect("a String takes all");
     }
     let lines = lines(&text);
     assert!(lines.iter().any(|line| line.contains("aliases (`*name`) are not supported")), "{}", lines.len());
@@ -82,7 +83,7 @@ fn deep_nesting_is_refused_without_deep_recursion() {
     for text in [
         format!("log: {}{}\n", "[".repeat(200), "]".repeat(200)),
         format!("log:\n {}x\n", "- ".repeat(100_000)),
-        (0..2_000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect(),
+        (0..2_000).fold(String::new(), |text, depth| text + &" ".repeat(depth) + "a:\n"),
     ] {
         let lines = lines(&text);
         assert_eq!(lines.iter().filter(|line| line.contains(expected)).count(), 1, "{lines:?}");

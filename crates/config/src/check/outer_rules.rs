@@ -2,14 +2,14 @@
 //!
 //! Never looks at one value alone (the schema does), nor at routes against routes (the table does).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::Surroundings;
 use crate::problem::Problems;
-use crate::routes::{Action, TargetHost};
+use crate::routes::{Action, PortRange, Route, TargetHost};
 use crate::smartproxy::SmartproxyConfig;
 use crate::tree::{Data, Node};
 use crate::units::{Auto, duration_text};
@@ -145,6 +145,13 @@ pub(super) fn ports(config: &SmartproxyConfig, root: &Node, problems: &mut Probl
 
 /// A target that is one of our own public ports is a loop.
 pub(super) fn targets(config: &SmartproxyConfig, nodes: &[Node], problems: &mut Problems) {
+    // Many routes share few ranges of ports.
+    let mut ranges: BTreeMap<PortRange, &Route> = BTreeMap::new();
+    for route in &config.routes {
+        for range in &route.matching.ports {
+            ranges.entry(*range).or_insert(route);
+        }
+    }
     for route in &config.routes {
         let Action::Forward(forward) = &route.action else { continue };
         let Some(node) = nodes.get(route.order as usize) else { continue };
@@ -157,7 +164,8 @@ pub(super) fn targets(config: &SmartproxyConfig, nodes: &[Node], problems: &mut 
                         && config.bind.iter().any(|bind| bind.is_unspecified() || bind.is_loopback())
                 }
             };
-            let listener = config.routes.iter().find(|other| other.matching.has_port(target.port));
+            let listens = |range: &PortRange| range.ports().contains(&target.port);
+            let listener = ranges.iter().find(|(range, _)| listens(range)).map(|(_, route)| route);
             if let (true, Some(listener)) = (ours, listener) {
                 let what = format!(
                     "target `{target}` points back at our own port {} (route `{}`), a loop",

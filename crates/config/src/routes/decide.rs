@@ -134,14 +134,20 @@ pub enum Verdict {
     Failed(Clause),
 }
 
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chosen => f.write_str("chosen"),
+            Self::Failed(clause) => clause.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, step) in self.steps.iter().enumerate() {
             let comma = if i == 0 { "" } else { ", " };
-            match step.verdict {
-                Verdict::Chosen => write!(f, "{comma}{}: chosen", step.entry)?,
-                Verdict::Failed(clause) => write!(f, "{comma}{}: {clause}", step.entry)?,
-            }
+            write!(f, "{comma}{}: {}", step.entry, step.verdict)?;
         }
         Ok(())
     }

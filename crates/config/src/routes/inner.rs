@@ -61,8 +61,8 @@ struct Wire {
 }
 
 impl InnerEntry {
-    /// An entry of `routes` in the order of the file. `elsewhere` are the more specific patterns of its ports
-    /// that belong to other entries.
+    /// An entry of `routes` in the order of the file. `elsewhere` are patterns that lead to other entries on
+    /// at least one of its ports.
     pub fn new(
         name: Arc<str>,
         protocol: Protocol,
@@ -97,17 +97,15 @@ impl InnerEntry {
     pub fn route_for(&self, request: &Request<'_>) -> Result<&InnerRoute, NoRoute> {
         let host = authority_host(request.authority).ok_or(NoRoute::BadAuthority)?;
         let host = normal_name(host);
-        let exact = DomainPattern::Exact(host.as_ref().into());
-        let wildcard = parent_name(&host).map(|parent| DomainPattern::Wildcard(parent.into()));
-        let listing = |pattern: &DomainPattern| self.by_domain.get(pattern).map_or(&[][..], Vec::as_slice);
-        let lists = [listing(&exact), wildcard.as_ref().map_or(&[][..], listing), &self.anywhere];
+        let (exact, wildcard) = patterns(&host);
+        let lists = self.lists(&exact, wildcard.as_ref());
         let Some(level) = lists.iter().position(|list| !list.is_empty()) else {
             return Err(NoRoute::Misdirected);
         };
         // smartproxy chose this entry for this very name: then it belongs nowhere else.
         let admitted = request.server_name.is_some_and(|name| normal_name(name) == host);
-        let more_specific = [Some(&exact), wildcard.as_ref()].into_iter().take(level).flatten();
-        if !admitted && more_specific.into_iter().any(|pattern| self.wire.elsewhere.contains(pattern)) {
+        let as_specific = [Some(&exact), wildcard.as_ref()].into_iter().take(level + 1).flatten();
+        if !admitted && as_specific.into_iter().any(|pattern| self.wire.elsewhere.contains(pattern)) {
             return Err(NoRoute::Misdirected);
         }
         let listed = lists.iter().enumerate().flat_map(|(level, list)| list.iter().map(move |i| (level, *i)));
@@ -117,6 +115,24 @@ impl InnerEntry {
             .min_by_key(|(level, route)| route.rank(*level));
         best.map(|(_, route)| route).ok_or(NoRoute::NotFound)
     }
+
+    /// How many routes a request for `host` (in normal form) is compared with.
+    pub fn candidates(&self, host: &str) -> usize {
+        let (exact, wildcard) = patterns(host);
+        self.lists(&exact, wildcard.as_ref()).iter().map(|list| list.len()).sum()
+    }
+
+    /// The routes that list the exact name, its wildcard, and no name.
+    fn lists(&self, exact: &DomainPattern, wildcard: Option<&DomainPattern>) -> [&[u32]; 3] {
+        let listing = |pattern| self.by_domain.get(pattern).map_or(&[][..], Vec::as_slice);
+        [listing(exact), wildcard.map_or(&[][..], listing), &self.anywhere]
+    }
+}
+
+/// The two patterns that can cover a name.
+fn patterns(host: &str) -> (DomainPattern, Option<DomainPattern>) {
+    let wildcard = parent_name(host).map(|parent| DomainPattern::Wildcard(parent.into()));
+    (DomainPattern::Exact(host.into()), wildcard)
 }
 
 /// What the second step of matching looks at.

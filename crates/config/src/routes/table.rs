@@ -199,6 +199,18 @@ impl Names {
         self.exact.is_empty() && self.wildcard.is_empty() && self.any.is_empty()
     }
 
+    fn all(&self) -> impl Iterator<Item = &Candidate> {
+        self.exact.values().chain(self.wildcard.values()).flatten().chain(&self.any)
+    }
+
+    fn of(&self, domain: &DomainPattern) -> &[Candidate] {
+        let list = match domain {
+            DomainPattern::Exact(name) => self.exact.get(name),
+            DomainPattern::Wildcard(parent) => self.wildcard.get(parent),
+        };
+        list.map_or(&[], Vec::as_slice)
+    }
+
     fn add(&mut self, domain: Option<&DomainPattern>, candidate: Candidate) {
         let list = match domain {
             Some(DomainPattern::Exact(name)) => self.exact.entry(Arc::clone(name)).or_default(),
@@ -340,7 +352,8 @@ fn entry(class: EntryClass, members: &[u32], routes: &[Arc<Route>], config: &Sma
     }
 }
 
-/// For each entry that ends TLS: the more specific patterns on its ports that belong to other entries.
+/// For each entry that ends TLS: the patterns that lead to other entries on at least one of its ports, and are
+/// as specific as one of its own or more so.
 fn elsewhere(ports: &BTreeMap<u16, Port>, entries: &[Entry]) -> Vec<BTreeSet<DomainPattern>> {
     let mut elsewhere = vec![BTreeSet::new(); entries.len()];
     let terminates = |index: u32| matches!(entries[index as usize].transport, Transport::Bridge { .. });
@@ -358,6 +371,15 @@ fn elsewhere(ports: &BTreeMap<u16, Port>, entries: &[Entry]) -> Vec<BTreeSet<Dom
             for candidate in &names.any {
                 if terminates(candidate.entry) && foreign(candidate.entry, owners) {
                     elsewhere[candidate.entry as usize].insert(DomainPattern::Wildcard(Arc::clone(parent)));
+                }
+            }
+        }
+        // A name of the entry on another port may be another entry's on this one.
+        let here: BTreeSet<u32> = names.all().map(|candidate| candidate.entry).collect();
+        for index in here.into_iter().filter(|index| terminates(*index)) {
+            for domain in &entries[index as usize].domains {
+                if foreign(index, names.of(domain)) {
+                    elsewhere[index as usize].insert(domain.clone());
                 }
             }
         }
