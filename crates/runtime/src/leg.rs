@@ -183,6 +183,20 @@ impl Leg {
         self.wire.failed().await
     }
 
+    /// Waits until the other end's FIN is the next thing to be read. Pending for ever while bytes wait before
+    /// it, and on a broken socket ([`Leg::failed`] tells). Reads nothing. Cancel safe.
+    pub async fn ended(&self) {
+        if self.wire.next_byte().await != Ok(None) {
+            std::future::pending().await
+        }
+    }
+
+    /// Waits for the first sign from the other end: `true` where bytes wait to be read, `false` where it
+    /// ended or broke without any. Reads nothing. Cancel safe.
+    pub async fn answered(&self) -> bool {
+        matches!(self.wire.next_byte().await, Ok(Some(_)))
+    }
+
     /// Sends our FIN. On a broken socket there is nothing to send it on; that is evidence already.
     pub fn shutdown_write(&self) {
         self.wire.shutdown_write();
@@ -330,6 +344,16 @@ impl Wire {
     pub(crate) fn shutdown_write(&self) {
         self.seen().shut_down = true;
         ignore(rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write));
+    }
+
+    /// Looks at the next byte without taking it; `None` is the end of the stream.
+    async fn next_byte(&self) -> Result<Option<u8>, io::ErrorKind> {
+        let mut byte = [0];
+        match self.stream.peek(&mut byte).await {
+            Ok(0) => Ok(None),
+            Ok(_) => Ok(Some(byte[0])),
+            Err(error) => Err(self.broke(error).kind()),
+        }
     }
 
     async fn failed(&self) -> Failure {
