@@ -1,0 +1,282 @@
+//! Listening sockets and the loop that accepts from them.
+//!
+//! *Owns* how a port is bound, which errors of accept(2) mean what, and how a listener ends: it takes what
+//! waits in its queue first, because closing one of several `SO_REUSEPORT` sockets resets what waits there.
+//! *Never* ends because of an error, and never decides about a client.
+//! *Invariant*: what it accepts is set up from birth ([`crate::set_from_birth`]), by inheritance.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use ledger::Limit;
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::clock::Clock;
+use crate::fold::Fold;
+use crate::socket::{Keepalive, set_from_birth};
+
+/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+/// The first and the longest pause after an accept that failed for want of a resource.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+
+/// May others bind the same address?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// No: the bind is a lock against a second instance.
+    Exclusive,
+    /// Sockets of this user may (`SO_REUSEPORT`): one listener per worker.
+    PerWorker,
+}
+
+/// A bound port. A worker makes it its own by [`Bound::listen`].
+#[derive(Debug)]
+pub struct Bound {
+    socket: std::net::TcpListener,
+    address: SocketAddr,
+}
+
+/// Why an address could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The kernel refused.
+    #[error("cannot listen on {address}")]
+    Refused {
+        /// The address.
+        address: SocketAddr,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+    /// Every address belongs to a family that this host lacks.
+    #[error("none of the addresses of port {port} belongs to a family that this host has")]
+    NoFamily {
+        /// The port.
+        port: u16,
+    },
+}
+
+/// Why an accept failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptFault {
+    /// The client left before we came (`ECONNABORTED`, or a pending network error of its socket).
+    Aborted,
+    /// The process has no descriptor left (`EMFILE`).
+    ProcessDescriptors,
+    /// The host has no descriptor left (`ENFILE`).
+    HostDescriptors,
+    /// The kernel has no memory for a socket (`ENOBUFS`, `ENOMEM`).
+    Memory,
+    /// Anything else.
+    Unexpected,
+}
+
+/// Failed accepts by kind: `accept_errors_total`.
+#[derive(Debug, Default)]
+pub struct AcceptErrors {
+    counts: [AtomicU64; AcceptFault::ALL.len()],
+}
+
+impl Bound {
+    /// Binds one address. `Ok(None)` where the host lacks its family. Port 0 gets a free one.
+    pub fn bind(
+        address: SocketAddr,
+        sharing: Sharing,
+        keepalive: Option<Keepalive>,
+    ) -> Result<Option<Self>, BindError> {
+        match bind(address, sharing, keepalive) {
+            Ok(bound) => Ok(Some(bound)),
+            Err(error) if is_family_missing(&error, address.ip()) => {
+                tracing::warn!(%address, "not listening: this host lacks the address family");
+                Ok(None)
+            }
+            Err(source) => Err(BindError::Refused { address, source }),
+        }
+    }
+
+    /// Binds `port` on every address; a family that the host lacks is skipped with a warning. Port 0 gets a
+    /// free one, the same on every address.
+    pub fn bind_all(
+        addresses: &[IpAddr],
+        port: u16,
+        sharing: Sharing,
+        keepalive: Option<Keepalive>,
+    ) -> Result<Vec<Self>, BindError> {
+        let mut all: Vec<Self> = Vec::new();
+        for address in addresses {
+            let port = all.first().map_or(port, |first| first.address.port());
+            all.extend(Self::bind(SocketAddr::new(*address, port), sharing, keepalive)?);
+        }
+        if all.is_empty() { Err(BindError::NoFamily { port }) } else { Ok(all) }
+    }
+
+    /// Where it listens, with the real port.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Makes it a listener of the current runtime.
+    pub fn listen(self) -> io::Result<TcpListener> {
+        TcpListener::from_std(self.socket)
+    }
+}
+
+/// Accepts until `drained` is ready; then takes what waits in the queue, and closes the listener.
+///
+/// `on_accept` is called for each socket and must not wait: it opens the record and spawns the connection.
+pub async fn accept_loop(
+    listener: TcpListener,
+    clock: &Clock,
+    errors: &AcceptErrors,
+    drained: impl Future<Output = ()>,
+    mut on_accept: impl FnMut(TcpStream, SocketAddr),
+) {
+    let mut drained = std::pin::pin!(drained);
+    let log = Fold::every(Duration::from_secs(5));
+    let mut pause = BACK_OFF.0;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = drained.as_mut() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let error = match accepted {
+            Ok((socket, client)) => {
+                pause = BACK_OFF.0;
+                on_accept(socket, client);
+                continue;
+            }
+            Err(error) => error,
+        };
+        let fault = AcceptFault::of(&error);
+        errors.count(fault);
+        if fault == AcceptFault::Aborted {
+            continue;
+        }
+        if let Some(count) = log.note(clock.active()) {
+            tracing::error!(%error, kind = fault.name(), count, "accept failed");
+        }
+        tokio::select! {
+            () = drained.as_mut() => break,
+            () = tokio::time::sleep(jittered(pause, clock)) => pause = (pause * 2).min(BACK_OFF.1),
+        }
+    }
+    empty(listener, errors, on_accept);
+}
+
+impl AcceptFault {
+    /// Every kind.
+    pub const ALL: [Self; 5] =
+        [Self::Aborted, Self::ProcessDescriptors, Self::HostDescriptors, Self::Memory, Self::Unexpected];
+
+    /// The kind of an error of accept(2).
+    pub fn of(error: &io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::MFILE) => Self::ProcessDescriptors,
+            Some(Errno::NFILE) => Self::HostDescriptors,
+            Some(Errno::NOBUFS | Errno::NOMEM) => Self::Memory,
+            // accept(2): errors pending on the new socket are passed through accept; to be treated like
+            // EAGAIN, by retrying.
+            Some(
+                Errno::CONNABORTED
+                | Errno::INTR
+                | Errno::PROTO
+                | Errno::NETDOWN
+                | Errno::NOPROTOOPT
+                | Errno::HOSTDOWN
+                | Errno::NONET
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP
+                | Errno::NETUNREACH
+                | Errno::PERM,
+            ) => Self::Aborted,
+            _ => Self::Unexpected,
+        }
+    }
+
+    /// The label value.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Aborted => "aborted",
+            Self::ProcessDescriptors => "process_descriptors",
+            Self::HostDescriptors => "host_descriptors",
+            Self::Memory => "memory",
+            Self::Unexpected => "unexpected",
+        }
+    }
+}
+
+impl AcceptErrors {
+    /// How many of each kind.
+    pub fn counts(&self) -> [(AcceptFault, u64); AcceptFault::ALL.len()] {
+        AcceptFault::ALL.map(|fault| (fault, self.counts[fault as usize].load(Relaxed)))
+    }
+
+    fn count(&self, fault: AcceptFault) {
+        self.counts[fault as usize].fetch_add(1, Relaxed);
+    }
+}
+
+fn bind(address: SocketAddr, sharing: Sharing, keepalive: Option<Keepalive>) -> io::Result<Bound> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // A restarted process finds its port in TIME_WAIT otherwise; on Linux this does not share a listener.
+    socket.set_reuse_address(true)?;
+    if sharing == Sharing::PerWorker {
+        socket.set_reuse_port(true)?;
+    }
+    set_from_birth(&socket, keepalive)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    let socket = std::net::TcpListener::from(socket);
+    let address = socket.local_addr()?;
+    Ok(Bound { socket, address })
+}
+
+/// Takes what completed its handshake before we stopped. Straight from the kernel: tokio may not have heard
+/// of it yet.
+fn empty(listener: TcpListener, errors: &AcceptErrors, mut on_accept: impl FnMut(TcpStream, SocketAddr)) {
+    let Ok(listener) = listener.into_std() else { return };
+    loop {
+        let error = match listener.accept() {
+            Ok((socket, client)) => {
+                let adopted = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
+                if let Ok(socket) = adopted {
+                    on_accept(socket, client);
+                }
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => error,
+        };
+        let fault = AcceptFault::of(&error);
+        errors.count(fault);
+        if fault != AcceptFault::Aborted {
+            tracing::error!(%error, kind = fault.name(), "accept failed while draining: what waits is reset");
+            return;
+        }
+    }
+}
+
+fn is_family_missing(error: &io::Error, address: IpAddr) -> bool {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::AFNOSUPPORT) => true,
+        // An IPv6 stack that is there but switched off.
+        Some(Errno::ADDRNOTAVAIL) => address.is_ipv6() && address.is_unspecified(),
+        _ => false,
+    }
+}
+
+/// Up to half as long again, so that the listeners of many workers do not wake together.
+fn jittered(pause: Duration, clock: &Clock) -> Duration {
+    let seed = clock.mono().as_nanos() as u64;
+    Limit::default_of(pause).spread(50.0, seed).value
+}
