@@ -6,7 +6,7 @@
 
 /// A guard to remove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "planted-faults"), expect(dead_code, reason = "named where the guards stand"))]
+#[cfg_attr(not(feature = "planted-faults"), expect(unreachable_pub, reason = "public to the tests only"))]
 pub enum Fault {
     /// A half's end never reaches the journal's readers.
     DropEnd,

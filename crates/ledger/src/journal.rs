@@ -182,3 +182,6 @@ impl Journal {
         &self.digest
     }
 }
+
+#[cfg(test)]
+mod tests;
