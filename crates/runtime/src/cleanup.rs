@@ -6,10 +6,10 @@
 //! *Invariant*: every wait is bounded: delivery by `write_stall` since the last progress, the answer to our
 //! FIN by `close`.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -103,14 +103,14 @@ pub async fn cleanup_connection(
     second: Option<Parting>,
     limits: &FarewellLimits,
 ) -> Farewell {
-    let progress = [Cell::new(Stage::Delivering), Cell::new(Stage::Done)];
+    let progress = [Progress::default(), Progress::default()];
+    if second.is_none() {
+        progress[1].set(Stage::Done);
+    }
     let mut first = pin!(cleanup(first, limits, &progress[0]));
     let mut second = pin!(async {
         match second {
-            Some(parting) => {
-                progress[1].set(Stage::Delivering);
-                Some(cleanup(parting, limits, &progress[1]).await)
-            }
+            Some(parting) => Some(cleanup(parting, limits, &progress[1]).await),
             None => None,
         }
     });
@@ -130,7 +130,7 @@ pub async fn cleanup_connection(
         if departures.0.is_some() && departures.1.is_some() {
             return Poll::Ready(());
         }
-        let stage = progress.iter().map(Cell::get).min();
+        let stage = progress.iter().map(Progress::stage).min();
         if shown != stage {
             show(tracked, stage == Some(Stage::Delivering), limits);
             shown = stage;
@@ -151,7 +151,7 @@ pub async fn cleanup_connection(
 
 /// Leaves one socket.
 pub async fn cleanup_socket(parting: Parting, limits: &FarewellLimits) -> Departure {
-    cleanup(parting, limits, &Cell::new(Stage::Delivering)).await
+    cleanup(parting, limits, &Progress::default()).await
 }
 
 /// How far a goodbye is.
@@ -160,6 +160,20 @@ enum Stage {
     Delivering,
     Waiting,
     Done,
+}
+
+/// A goodbye's stage, to be looked at from beside it.
+#[derive(Debug, Default)]
+struct Progress(AtomicU8);
+
+impl Progress {
+    fn stage(&self) -> Stage {
+        [Stage::Delivering, Stage::Waiting, Stage::Done][usize::from(self.0.load(Relaxed))]
+    }
+
+    fn set(&self, stage: Stage) {
+        self.0.store(stage as u8, Relaxed);
+    }
 }
 
 /// Shows on the record what the goodbye waits for.
@@ -201,11 +215,12 @@ fn testify(tracked: &mut TrackedConnection, departure: &Departure, limits: &Fare
     tracked.observe(observation);
 }
 
-async fn cleanup(parting: Parting, limits: &FarewellLimits, stage: &Cell<Stage>) -> Departure {
+async fn cleanup(parting: Parting, limits: &FarewellLimits, progress: &Progress) -> Departure {
     let Parting { leg, goodbye, rest } = parting;
     let mut left = rest.len() as u64;
-    let outcome = say_goodbye(&leg, goodbye, &rest, &mut left, limits, stage).await;
-    let delivered = stage.replace(Stage::Done) == Stage::Waiting;
+    let outcome = say_goodbye(&leg, goodbye, &rest, &mut left, limits, progress).await;
+    let delivered = progress.stage() == Stage::Waiting;
+    progress.set(Stage::Done);
     let undelivered = match outcome {
         Outcome::Closed => 0,
         _ => left + leg.unacknowledged(),
@@ -222,7 +237,7 @@ async fn say_goodbye(
     rest: &[u8],
     left: &mut u64,
     limits: &FarewellLimits,
-    stage: &Cell<Stage>,
+    progress: &Progress,
 ) -> Outcome {
     let broken = leg.evidence().failure.is_some();
     match goodbye {
@@ -240,7 +255,7 @@ async fn say_goodbye(
     if let Err(outcome) = drain(leg, limits.write_stall.value).await {
         return outcome;
     }
-    stage.set(Stage::Waiting);
+    progress.set(Stage::Waiting);
     if goodbye == Goodbye::Reset {
         return Outcome::Reset;
     }

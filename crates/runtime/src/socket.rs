@@ -51,7 +51,7 @@ impl SendQueue {
     ///
     /// `TCP_INFO` rather than `SIOCOUTQ`: it has a safe wrapper, and tells apart progress (`acked`) from
     /// quantity, so a reader who takes bytes as fast as we write them is not taken for a stalled one.
-    pub(crate) fn of(socket: &impl AsFd) -> io::Result<Self> {
+    pub fn of(socket: &impl AsFd) -> io::Result<Self> {
         let info = getsockopt(socket, TcpInfoHead)?;
         Ok(Self { unsent: u32_at(&info, 144), unacked_segments: u32_at(&info, 24), acked: info[15] })
     }
