@@ -1,0 +1,124 @@
+//! Ids, times, addresses, texts and counts.
+//!
+//! *Owns* how each kind of value looks on the wire and what of it is accepted. *Never* lets a value through
+//! that later arithmetic could overflow on. *Invariant*: a text is never cut inside a character.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ledger::Wall;
+use prost_types::Timestamp;
+
+use super::{Fault, Malformed};
+
+/// No text of a peer is kept beyond this many bytes.
+pub(crate) const LONGEST_TEXT: usize = 4096;
+/// Counts above this cannot be true; sums of many of them still fit.
+pub(crate) const LARGEST_COUNT: u64 = 1 << 56;
+/// The largest number of seconds that `google.protobuf.Duration` may hold.
+const LONGEST_SECONDS: u64 = 315_576_000_000;
+
+/// An id, whole.
+pub(crate) fn id<T: FromStr>(text: &str, field: &'static str) -> Result<T, Malformed> {
+    text.parse().map_err(|_| Fault::Id.of(field))
+}
+
+/// A duration; beyond 10,000 years it is 10,000 years.
+pub(crate) fn duration(value: Duration) -> prost_types::Duration {
+    let seconds = value.as_secs().min(LONGEST_SECONDS);
+    prost_types::Duration { seconds: seconds.cast_signed(), nanos: value.subsec_nanos().cast_signed() }
+}
+
+/// A duration that must be there.
+pub(crate) fn read_duration(
+    value: Option<prost_types::Duration>,
+    field: &'static str,
+) -> Result<Duration, Malformed> {
+    optional_duration(value, field)?.ok_or(Fault::Missing.of(field))
+}
+
+/// A duration that may be absent.
+pub(crate) fn optional_duration(
+    value: Option<prost_types::Duration>,
+    field: &'static str,
+) -> Result<Option<Duration>, Malformed> {
+    let Some(value) = value else { return Ok(None) };
+    let seconds = u64::try_from(value.seconds).ok().filter(|seconds| *seconds <= LONGEST_SECONDS);
+    let nanos = u32::try_from(value.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    match (seconds, nanos) {
+        (Some(seconds), Some(nanos)) => Ok(Some(Duration::new(seconds, nanos))),
+        _ => Err(Fault::Time.of(field)),
+    }
+}
+
+/// A time of day.
+pub(crate) fn timestamp(at: Wall) -> Timestamp {
+    Timestamp { seconds: (at.0 / 1_000_000).cast_signed(), nanos: (at.0 % 1_000_000) as i32 * 1_000 }
+}
+
+/// A time of day that must be there.
+pub(crate) fn read_timestamp(value: Option<Timestamp>, field: &'static str) -> Result<Wall, Malformed> {
+    let value = value.ok_or(Fault::Missing.of(field))?;
+    let seconds = u64::try_from(value.seconds).ok().filter(|seconds| *seconds <= LONGEST_SECONDS);
+    let nanos = u32::try_from(value.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    match (seconds, nanos) {
+        (Some(seconds), Some(nanos)) => Ok(Wall(seconds * 1_000_000 + u64::from(nanos) / 1_000)),
+        _ => Err(Fault::Time.of(field)),
+    }
+}
+
+/// An address with its port.
+pub(crate) fn read_address(text: &str, field: &'static str) -> Result<SocketAddr, Malformed> {
+    text.parse().map_err(|_| Fault::Address.of(field))
+}
+
+/// An address that may be absent.
+pub(crate) fn optional_address(
+    text: Option<&str>,
+    field: &'static str,
+) -> Result<Option<SocketAddr>, Malformed> {
+    text.map(|text| read_address(text, field)).transpose()
+}
+
+/// `text`, clipped to `limit` bytes at a character's boundary.
+pub(crate) fn clip(text: &str, limit: usize) -> String {
+    text[..text.floor_char_boundary(limit)].to_owned()
+}
+
+/// A text of bounded length, as whatever owns texts there.
+pub(crate) fn read_text<T: From<String>>(text: String, field: &'static str) -> Result<T, Malformed> {
+    if text.len() > LONGEST_TEXT { Err(Fault::TooLong(LONGEST_TEXT).of(field)) } else { Ok(text.into()) }
+}
+
+/// As [`read_text`], where it may be absent.
+pub(crate) fn optional_text<T: From<String>>(
+    text: Option<String>,
+    field: &'static str,
+) -> Result<Option<T>, Malformed> {
+    text.map(|text| read_text(text, field)).transpose()
+}
+
+/// A count that can be summed.
+pub(crate) fn count(value: u64, field: &'static str) -> Result<u64, Malformed> {
+    if value > LARGEST_COUNT { Err(Fault::Number(value.cast_signed()).of(field)) } else { Ok(value) }
+}
+
+/// A list of bounded length, each element read by `read`.
+pub(crate) fn list<W, T>(
+    values: Vec<W>,
+    limit: usize,
+    field: &'static str,
+    read: impl FnMut(W) -> Result<T, Malformed>,
+) -> Result<Vec<T>, Malformed> {
+    if values.len() > limit {
+        Err(Fault::TooMany(limit).of(field))
+    } else {
+        values.into_iter().map(read).collect()
+    }
+}
+
+/// A message that must be there.
+pub(crate) fn required<T>(value: Option<T>, field: &'static str) -> Result<T, Malformed> {
+    value.ok_or(Fault::Missing.of(field))
+}

@@ -1,0 +1,183 @@
+//! The bearer token that the processes and operators share.
+//!
+//! *Owns* the file: how smartproxy makes it, how everyone reads it, how it is compared. *Never* overwrites a
+//! token, follows another user's directory in `/tmp`, or compares in a time that depends on the secret.
+//! *Invariant*: a token file appears whole or not at all (it is linked into place after `fsync`).
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::{constant_time, rand};
+use thiserror::Error;
+
+/// A token file is not larger than this.
+const LARGEST: u64 = 4096;
+/// A token is not shorter than this.
+const SHORTEST: usize = 16;
+
+/// Where the token is. It is read anew whenever it is needed, so replacing the file is enough to change it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenFile {
+    path: PathBuf,
+}
+
+/// The token itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+/// Why there is no token.
+#[derive(Debug, Error)]
+pub enum TokenError {
+    /// There is no such file (yet).
+    #[error("there is no token file {}", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It, or its directory, cannot be read or written.
+    #[error("token file {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The directory belongs to somebody else, or others may write to it.
+    #[error("directory {} must belong to this user, mode 0700, and be no link", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The file holds no token.
+    #[error("token file {} must hold one line of 16 to 4096 visible ASCII characters", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl TokenFile {
+    /// The token in `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the token.
+    pub fn read(&self) -> Result<Token, TokenError> {
+        self.check_directory()?;
+        let mut text = String::new();
+        let read = File::open(&self.path).and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text));
+        match read {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(TokenError::Missing { path: self.path.clone() });
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(TokenError::Content { path: self.path.clone() });
+            }
+            Err(source) => return Err(self.io(source)),
+        }
+        let token = text.trim_end_matches(['\n', '\r']);
+        let visible = token.bytes().all(|byte| byte.is_ascii_graphic());
+        if !visible || token.len() < SHORTEST || text.len() as u64 > LARGEST {
+            return Err(TokenError::Content { path: self.path.clone() });
+        }
+        Ok(Token(token.to_owned()))
+    }
+
+    /// Reads the token; makes it where there is none. Only smartproxy does this. Of several that try at once
+    /// one makes it, and all read that one.
+    pub fn create_if_missing(&self) -> Result<Token, TokenError> {
+        match self.read() {
+            Err(TokenError::Missing { .. }) => {}
+            // The directory may be missing as well: that is found out when it is made.
+            other => return other,
+        }
+        self.create().map_err(|source| self.io(source))?;
+        self.read()
+    }
+
+    fn create(&self) -> io::Result<()> {
+        let directory = self.directory();
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        let mut secret = [0_u8; 32];
+        rand::fill(&mut secret).map_err(|_| io::Error::other("no random bytes"))?;
+        let text: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let temporary = directory.join(format!(".control.token.{}.{}", std::process::id(), &text[..8]));
+        let mut secret = [0_u8; 32];
+        rand::fill(&mut secret).map_err(|_| io::Error::other("no random bytes"))?;
+        let text: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let linked = write_new(&temporary, &text).and_then(|()| std::fs::hard_link(&temporary, &self.path));
+        let removed = std::fs::remove_file(&temporary);
+        match linked {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => removed.and_then(|()| File::open(directory)?.sync_all()),
+        }
+    }
+
+    /// In a place where everybody may make directories, ours must be ours.
+    fn check_directory(&self) -> Result<(), TokenError> {
+        let directory = self.directory();
+        let shared = directory.parent().is_some_and(|parent| parent == Path::new("/tmp"));
+        if !shared {
+            return Ok(());
+        }
+        let found = match std::fs::symlink_metadata(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(TokenError::Missing { path: self.path.clone() });
+            }
+            Err(source) => return Err(self.io(source)),
+            Ok(found) => found,
+        };
+        let ours = found.uid() == rustix::process::geteuid().as_raw();
+        if found.is_dir() && ours && found.mode() & 0o077 == 0 {
+            Ok(())
+        } else {
+            Err(TokenError::Directory { path: directory.to_owned() })
+        }
+    }
+
+    fn directory(&self) -> &Path {
+        match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        }
+    }
+
+    fn io(&self, source: io::Error) -> TokenError {
+        TokenError::Io { path: self.path.clone(), source }
+    }
+}
+
+impl Token {
+    /// Is this the token? The time that takes says nothing about how much of it is right.
+    pub(crate) fn matches(&self, presented: &[u8]) -> bool {
+        constant_time::verify_slices_are_equal(self.0.as_bytes(), presented).is_ok()
+    }
+
+    /// The token, for whoever has to present it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()
+}
