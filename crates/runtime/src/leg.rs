@@ -187,7 +187,7 @@ impl Leg {
     /// it, and on a broken socket ([`Leg::failed`] tells). Reads nothing. Cancel safe.
     pub async fn ended(&self) {
         if self.wire.next_byte().await != Ok(None) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -350,7 +350,11 @@ impl Wire {
     async fn next_byte(&self) -> Result<Option<u8>, io::ErrorKind> {
         let mut byte = [0];
         match self.stream.peek(&mut byte).await {
-            Ok(0) => Ok(None),
+            // Not `ended`: the end is evidence once it is read, and the bytes before it are not forgotten.
+            Ok(0) => match self.seen().evidence {
+                Evidence { fin: None, failure: Some(failure) } => Err(failure.error().kind()),
+                _ => Ok(None),
+            },
             Ok(_) => Ok(Some(byte[0])),
             Err(error) => Err(self.broke(error).kind()),
         }

@@ -78,13 +78,15 @@ async fn a_listener_accepts_until_it_is_drained() {
         let (clock, errors) = (Clock::start(Duration::from_secs(1)), AcceptErrors::default());
         let mut clients = Vec::new();
         let drained = async { drop(stopped.await) };
-        accept_loop(listener, &clock, &errors, drained, |_socket, client| clients.push(client)).await;
-        clients
+        accept_loop(listener, &clock, &errors, drained, |socket, client| clients.push((socket, client)))
+            .await;
+        clients.into_iter().map(|(_, client)| client).collect::<Vec<_>>()
     });
-    let mut expected = Vec::new();
+    let (mut clients, mut expected) = (Vec::new(), Vec::new());
     for _ in 0..10 {
         let client = TcpStream::connect(address).await.unwrap();
         expected.push(client.local_addr().unwrap());
+        clients.push(client);
     }
     drop(stop);
     assert_eq!(within(looping).await.unwrap(), expected);

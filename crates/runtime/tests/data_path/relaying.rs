@@ -205,7 +205,7 @@ async fn a_stalled_reader_is_reset_at_write_stall_and_no_more_is_read_for_it() {
 #[tokio::test]
 async fn a_blocked_write_shows_its_deadline_until_it_goes_on() {
     let process = Process::start(Role::Front);
-    let bounds = Bounds { write_stall: Duration::from_secs(60), ..Bounds::default() };
+    let bounds = Bounds { write_stall: Duration::from_mins(1), ..Bounds::default() };
     let mut rig = process.relay(bounds).await;
     let chunk = pattern(65_536);
     while tokio::time::timeout(Duration::from_millis(200), rig.target.write(&chunk)).await.is_ok() {}

@@ -20,19 +20,19 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 /// Nothing on loopback takes this long.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The books and clocks of a process.
-pub struct Process {
-    pub manager: ConnectionManager,
+pub(crate) struct Process {
+    pub(crate) manager: ConnectionManager,
 }
 
 /// The bounds of one relay.
-pub struct Bounds {
-    pub inactivity: Duration,
-    pub half_close: Duration,
-    pub write_stall: Duration,
-    pub close: Duration,
+pub(crate) struct Bounds {
+    pub(crate) inactivity: Duration,
+    pub(crate) half_close: Duration,
+    pub(crate) write_stall: Duration,
+    pub(crate) close: Duration,
 }
 
 impl Default for Bounds {
@@ -47,17 +47,17 @@ impl Default for Bounds {
 }
 
 /// A relayed connection, seen from both ends.
-pub struct Rig {
-    pub client: TcpStream,
-    pub target: TcpStream,
-    pub key: HalfKey,
-    pub traffic: Arc<Traffic>,
-    pub manager: ConnectionManager,
-    pub connection: JoinHandle<()>,
+pub(crate) struct Rig {
+    pub(crate) client: TcpStream,
+    pub(crate) target: TcpStream,
+    pub(crate) key: HalfKey,
+    pub(crate) traffic: Arc<Traffic>,
+    pub(crate) manager: ConnectionManager,
+    pub(crate) connection: JoinHandle<()>,
 }
 
 impl Process {
-    pub fn start(role: Role) -> Self {
+    pub(crate) fn start(role: Role) -> Self {
         let rhythm = Rhythm::default();
         let ledger = Ledger::new(mint::instance_id(), role, LedgerLimits::default(), rhythm);
         let manager = ConnectionManager::new(SharedLedger::new(ledger), Clock::start(Duration::from_secs(1)));
@@ -65,7 +65,7 @@ impl Process {
     }
 
     /// A record with its client's leg, and the client's end.
-    pub async fn accept(&self) -> (TrackedConnection, Leg, TcpStream) {
+    pub(crate) async fn accept(&self) -> (TrackedConnection, Leg, TcpStream) {
         let listener = listener();
         let address = listener.local_addr().unwrap();
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
@@ -76,12 +76,12 @@ impl Process {
     }
 
     /// A target's leg, and the target's end.
-    pub async fn target(&self, tracked: &TrackedConnection) -> (Leg, TcpStream) {
+    pub(crate) async fn target(&self, tracked: &TrackedConnection) -> (Leg, TcpStream) {
         self.outgoing(tracked, LegName::Target).await
     }
 
     /// A dialled leg of any name, and the far end.
-    pub async fn outgoing(&self, tracked: &TrackedConnection, name: LegName) -> (Leg, TcpStream) {
+    pub(crate) async fn outgoing(&self, tracked: &TrackedConnection, name: LegName) -> (Leg, TcpStream) {
         let listener = listener();
         let address = [listener.local_addr().unwrap()];
         let clock = self.manager.clock();
@@ -92,7 +92,7 @@ impl Process {
     }
 
     /// A client and a target, relayed.
-    pub async fn relay(&self, bounds: Bounds) -> Rig {
+    pub(crate) async fn relay(&self, bounds: Bounds) -> Rig {
         let (mut tracked, first, client) = self.accept().await;
         let (second, target) = self.target(&tracked).await;
         let (key, traffic) = (tracked.key(), Arc::clone(tracked.traffic()));
@@ -107,7 +107,7 @@ impl Process {
 
 impl Rig {
     /// Waits until the record is settled.
-    pub async fn settled(self) -> Arc<Half> {
+    pub(crate) async fn settled(self) -> Arc<Half> {
         within(self.connection).await.unwrap();
         let half = self.manager.ledger().half(self.key).unwrap();
         assert!(half.settlement.is_some(), "a connection that was never bridged settles at once");
@@ -115,16 +115,16 @@ impl Rig {
         half
     }
 
-    pub async fn wait_for_bytes(&self, leg: LegName, direction: Direction, count: u64) {
+    pub(crate) async fn wait_for_bytes(&self, leg: LegName, direction: Direction, count: u64) {
         until("bytes", || self.traffic.bytes(leg, direction) >= count).await;
     }
 
-    pub async fn wait_for_phase(&self, phase: Phase) -> Arc<Half> {
+    pub(crate) async fn wait_for_phase(&self, phase: Phase) -> Arc<Half> {
         until("a phase", || self.half().phase == phase).await;
         self.half()
     }
 
-    pub fn half(&self) -> Arc<Half> {
+    pub(crate) fn half(&self) -> Arc<Half> {
         self.manager.ledger().half(self.key).unwrap()
     }
 }
@@ -145,23 +145,23 @@ async fn carry(mut tracked: TrackedConnection, first: Leg, second: Leg, bounds: 
     tracked.finish(farewell.hop, farewell.undelivered + undelivered);
 }
 
-pub fn parting(leg: Leg, (goodbye, rest): (Goodbye, Vec<u8>)) -> Parting {
+pub(crate) fn parting(leg: Leg, (goodbye, rest): (Goodbye, Vec<u8>)) -> Parting {
     Parting { leg, goodbye, rest }
 }
 
-pub fn limit(value: Duration) -> Limit {
+pub(crate) fn limit(value: Duration) -> Limit {
     Limit { value, source: "test:1".into() }
 }
 
 /// An address that no other test uses, on a port that is free there.
-pub fn listener() -> TcpListener {
+pub(crate) fn listener() -> TcpListener {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let host = Ipv4Addr::from_bits(0x7f40_0000 + NEXT.fetch_add(1, Ordering::Relaxed));
     let address = SocketAddr::new(IpAddr::V4(host), 0);
     Bound::bind(address, Sharing::Exclusive, None).unwrap().unwrap().listen().unwrap()
 }
 
-pub fn accept(local: SocketAddr, remote: SocketAddr, clock: &Clock) -> Accept {
+pub(crate) fn accept(local: SocketAddr, remote: SocketAddr, clock: &Clock) -> Accept {
     Accept {
         listener: local.to_string().into(),
         client: remote,
@@ -173,33 +173,33 @@ pub fn accept(local: SocketAddr, remote: SocketAddr, clock: &Clock) -> Accept {
 }
 
 /// Bytes that show where they were cut or doubled.
-pub fn pattern(len: usize) -> Vec<u8> {
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
 }
 
 /// Closes with RST.
-pub fn reset(socket: TcpStream) {
+pub(crate) fn reset(socket: TcpStream) {
     SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
     drop(socket);
 }
 
 /// Everything up to the end of the stream or an error.
-pub async fn read_all(socket: &mut TcpStream) -> (Vec<u8>, std::io::Result<()>) {
+pub(crate) async fn read_all(socket: &mut TcpStream) -> (Vec<u8>, std::io::Result<()>) {
     let mut bytes = Vec::new();
     let end = within(socket.read_to_end(&mut bytes)).await;
     (bytes, end.map(drop))
 }
 
-pub async fn write_all(socket: &mut TcpStream, bytes: &[u8]) {
+pub(crate) async fn write_all(socket: &mut TcpStream, bytes: &[u8]) {
     within(socket.write_all(bytes)).await.unwrap();
 }
 
-pub async fn within<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("took longer than anything here may take")
 }
 
 /// Waits for a state.
-pub async fn until(what: &str, mut state: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut state: impl FnMut() -> bool) {
     let waited = tokio::time::timeout(PATIENCE, async {
         while !state() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -208,14 +208,14 @@ pub async fn until(what: &str, mut state: impl FnMut() -> bool) {
     waited.await.unwrap_or_else(|_| panic!("{what} did not come"));
 }
 
-pub fn reason(half: &Half) -> Reason {
+pub(crate) fn reason(half: &Half) -> Reason {
     half.settlement.as_ref().unwrap().value.cause.reason
 }
 
-pub fn observed(half: &Half) -> Vec<Reason> {
+pub(crate) fn observed(half: &Half) -> Vec<Reason> {
     half.end.as_ref().unwrap().value.observations.iter().map(|o| o.reason).collect()
 }
 
-pub fn bytes(half: &Half, leg: LegName, direction: Direction) -> u64 {
+pub(crate) fn bytes(half: &Half, leg: LegName, direction: Direction) -> u64 {
     half.traffic.meter(leg, direction).bytes
 }
