@@ -187,7 +187,7 @@ pub struct HalfUpdate {
     pub front_instance: InstanceId,
     /// Where it opened, if this carries everything (a first pull, a snapshot).
     pub opened_seq: u64,
-    /// Present in a first pull and in a snapshot.
+    /// Present in a first pull, in a snapshot, and if newer.
     pub accept: Option<Arc<Accept>>,
     /// If newer.
     pub routing: Option<Arc<Routing>>,
@@ -277,7 +277,7 @@ impl Half {
             role: self.role,
             front_instance: self.front_instance,
             opened_seq: self.opened_seq,
-            accept: whole.then(|| Arc::clone(&self.accept.value)),
+            accept: (whole || self.accept.seq > from).then(|| Arc::clone(&self.accept.value)),
             routing: newer(self.routing.as_ref(), from),
             hop: newer(self.hop.as_ref(), from),
             tls: newer(self.tls.as_ref(), from),
@@ -368,5 +368,39 @@ fn newer<T: Clone>(group: Option<&Stamped<T>>, from: u64) -> Option<T> {
 fn renew<T>(group: &mut Option<Stamped<T>>, newer: Option<T>, seq: u64) {
     if let Some(value) = newer {
         *group = Some(Stamped { seq, value });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ConnectionId;
+    use crate::ledger::{Change, Ledger, LedgerLimits};
+    use crate::session::Rhythm;
+    use crate::time::Now;
+
+    /// the real client becomes known after the first pull, from a PROXY header; the peer learns it.
+    #[test]
+    fn a_client_that_becomes_known_later_is_told() {
+        let instance = InstanceId(1);
+        let mut ledger = Ledger::new(instance, Role::Front, LedgerLimits::default(), Rhythm::default());
+        let balancer = ([10, 0, 0, 1], 1).into();
+        let accept = Accept {
+            listener: "0.0.0.0:443".into(),
+            client: balancer,
+            remote: balancer,
+            local: balancer,
+            source: AddressSource::Socket,
+            at: Wall(1),
+        };
+        let key = HalfKey::front(ConnectionId(1), instance);
+        ledger.open_front(key.connection, Arc::new(accept.clone()), Now::default()).unwrap();
+        let first = ledger.half(key).unwrap();
+        let mut mirrored = Half::from_update(first.update_since(0, first.opened_seq)).unwrap();
+        let client = ([192, 0, 2, 1], 7).into();
+        let learned = Arc::new(Accept { client, source: AddressSource::ProxyV2, ..accept });
+        ledger.record(key, [Change::Accept(learned)], Now::default()).unwrap();
+        mirrored.apply(ledger.half(key).unwrap().update_since(1, 2));
+        assert_eq!(mirrored.accept.value.client, client);
     }
 }

@@ -6,6 +6,7 @@
 //! the same halves; tally = base + fold of the feed; digest = mix over the live halves.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::digest::Digest;
@@ -143,6 +144,14 @@ impl Journal {
         let from = HalfKey::inner(connection, instance, crate::Attempt(0));
         let to = HalfKey::inner(connection, instance, crate::Attempt(u64::MAX));
         self.table.range(from..=to).filter_map(|(_, seq)| self.feed.get(seq))
+    }
+
+    /// The halves with these keys, in order of key.
+    pub(crate) fn in_order(
+        &self,
+        range: (Bound<HalfKey>, Bound<HalfKey>),
+    ) -> impl DoubleEndedIterator<Item = &Arc<Half>> {
+        self.table.range(range).filter_map(|(_, seq)| self.feed.get(seq))
     }
 
     pub(crate) fn halves(&self) -> impl Iterator<Item = &Arc<Half>> {

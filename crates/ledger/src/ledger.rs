@@ -86,6 +86,13 @@ pub(crate) struct LiveSlot {
     admitted_as: Option<IpAddr>,
 }
 
+impl LiveSlot {
+    /// When the half opened.
+    pub(crate) const fn opened(&self) -> Now {
+        self.opened
+    }
+}
+
 /// A closed half whose cause is not settled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settling {

@@ -58,6 +58,7 @@ mod tally;
 mod termination;
 mod time;
 mod traffic;
+mod walk;
 
 pub use admission::AdmissionLimits;
 pub use arrivals::{Arrival, ArrivalCounts};
@@ -84,3 +85,4 @@ pub use tally::Tally;
 pub use termination::{AloneBecause, SettledFrom, Termination, alone, only, root_cause};
 pub use time::{Now, Wall};
 pub use traffic::{Direction, MeterTotal, Traffic, TrafficTotals};
+pub use walk::{Heading, Known, Stretch};

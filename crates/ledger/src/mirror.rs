@@ -6,6 +6,7 @@
 //! by a snapshot, never silently.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::digest::Digest;
@@ -198,6 +199,14 @@ impl Mirror {
 
     pub(crate) fn half(&self, key: HalfKey) -> Option<&Arc<Half>> {
         self.halves.get(&key).map(|(_, half)| half)
+    }
+
+    /// The halves with these keys, in order of key.
+    pub(crate) fn in_order(
+        &self,
+        range: (Bound<HalfKey>, Bound<HalfKey>),
+    ) -> impl DoubleEndedIterator<Item = &Arc<Half>> {
+        self.halves.range(range).map(|(_, (_, half))| half)
     }
 
     pub(crate) fn halves(&self) -> impl Iterator<Item = &Arc<Half>> {

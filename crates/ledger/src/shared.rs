@@ -21,6 +21,7 @@ use crate::session::{Next, Rhythm, SessionEnd};
 use crate::standing::Standing;
 use crate::time::Now;
 use crate::traffic::{Traffic, TrafficTotals};
+use crate::walk::{Heading, Stretch};
 
 /// A ledger that the threads of a process share. Cheap to clone.
 #[derive(Clone)]
@@ -221,6 +222,11 @@ impl SharedLedger {
     /// One own half.
     pub fn half(&self, key: HalfKey) -> Option<Arc<Half>> {
         self.lock().own.half(key).cloned()
+    }
+
+    /// See [`Ledger::walk`].
+    pub fn walk(&self, from: Option<ConnectionId>, heading: Heading, limit: usize, now: Now) -> Stretch {
+        self.lock().walk(from, heading, limit, now)
     }
 
     /// Every half this process knows, as of one instant.
