@@ -48,3 +48,41 @@ fn every_kind_of_mistake_in_networkproxy_yaml_is_named_at_once() {
     assert_lines(&lines(&report), include_str!("mistakes/networkproxy.txt"));
     assert_eq!(report.config, None);
 }
+
+/// What is probably not meant is said, and keeps nothing from starting.
+#[test]
+fn what_is_probably_not_meant_is_a_warning() {
+    let outer =
+        check_smartproxy("s", "version: 1\ncontrol: { allow_plaintext: true }\n", &Surroundings::ideal());
+    assert_eq!(
+        lines(&outer).lines().collect::<Vec<_>>(),
+        [
+            "warning: s:1:1: there are no routes, so no public port is opened; expected at least one route",
+            "warning: s:2:29: `control.allow_plaintext` has no effect on a loopback address; expected the file without it",
+        ]
+    );
+    assert!(outer.config.is_some());
+    let inner = check_networkproxy("n", "control: { connect: 10.0.0.1:7800 }\n", &Surroundings::ideal());
+    assert_eq!(
+        lines(&inner).lines().collect::<Vec<_>>(),
+        [
+            "warning: n:1:1: there are no certificates, so no TLS can be terminated; expected `certificates.files`, \
+             `certificates.directory`, or `certificates.self_signed: true`",
+            "warning: n:1:21: `control.connect` is 10.0.0.1:7800, off loopback: the token travels in clear text; \
+             expected a loopback address",
+        ]
+    );
+    assert!(inner.config.is_some());
+}
+
+/// A file given to the wrong process says whose its keys are.
+#[test]
+fn either_file_is_recognised_by_its_keys() {
+    use config::{FileKind, detect};
+
+    assert_eq!(detect("routes: []\n"), FileKind::Smartproxy);
+    assert_eq!(detect("limits: {}\n"), FileKind::Smartproxy);
+    assert_eq!(detect("hop: {}\nlog: {}\n"), FileKind::Networkproxy);
+    assert_eq!(detect("control: { connect: 127.0.0.1:7800 }\n"), FileKind::Networkproxy);
+    assert_eq!(detect("version: 1\n\tx"), FileKind::Smartproxy);
+}

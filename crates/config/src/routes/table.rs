@@ -10,20 +10,17 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
+use self::group::{Group, entry_class, groups};
 use super::decide::Class;
 use super::entry::{Entry, EntryClass, EntryTimeouts, Transport};
 use super::inner::{InnerEntry, InnerRoute, InnerTable};
 use super::pattern::{DomainPattern, parent_name};
-use super::route::{Protocol, Route};
+use super::route::Route;
 use crate::problem::{Place, Problem};
 use crate::smartproxy::SmartproxyConfig;
 
 mod conflict;
-
-/// Port and name pairs that one table may hold: what a slip like `ports: ["1-65535"]` multiplies.
-const MOST_KEYS: usize = 1_000_000;
+mod group;
 
 /// Routes and entries, ready for decisions.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +36,7 @@ impl RouteTable {
     /// Builds the table, or says what is wrong between routes.
     pub fn build(config: &SmartproxyConfig) -> Result<Self, Vec<Problem>> {
         let routes: Vec<Arc<Route>> = config.routes.iter().cloned().map(Arc::new).collect();
-        let groups = group(&routes)?;
+        let groups = groups(&routes)?;
         let problems = conflict::between(&routes, &groups, config);
         if !problems.is_empty() {
             return Err(problems);
@@ -242,98 +239,6 @@ fn rank(route: &Route, domain: Option<&DomainPattern>) -> Rank {
     (Reverse(matching.priority), level, matching.client_ip.is_empty(), matching.alpn.is_empty(), route.order)
 }
 
-/// What smartproxy can tell apart.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
-    port: u16,
-    class: Class,
-    domain: Option<DomainPattern>,
-    client_ip: Vec<IpNet>,
-    alpn: Vec<String>,
-}
-
-/// The routes that smartproxy cannot tell apart, in the order of the file.
-#[derive(Debug)]
-struct Group {
-    key: Key,
-    routes: Vec<u32>,
-}
-
-/// Sorts the routes into groups, in the order of the file.
-fn group(routes: &[Arc<Route>]) -> Result<Vec<Group>, Vec<Problem>> {
-    let clear_http: BTreeSet<u16> = routes
-        .iter()
-        .filter(|route| matches!(route.transport(), Transport::Bridge { terminated: false, .. }))
-        .flat_map(|route| route.matching.ports.iter().flat_map(|range| range.ports()))
-        .collect();
-    let mut groups: Vec<Group> = Vec::new();
-    let mut index: HashMap<Key, usize> = HashMap::new();
-    let mut keys = 0;
-    for (number, route) in (0..).zip(routes) {
-        for port in route.matching.ports.iter().flat_map(|range| range.ports()) {
-            for (class, domain) in doors(route, clear_http.contains(&port)) {
-                keys += 1;
-                if keys > MOST_KEYS {
-                    let what = format!(
-                        "with route `{}` there are more than {MOST_KEYS} pairs of port and name",
-                        route.name
-                    );
-                    return Err(vec![Problem::new(
-                        route.place.clone(),
-                        what,
-                        "fewer ports or fewer domains",
-                    )]);
-                }
-                let client_ip = sorted(&route.matching.client_ip);
-                let alpn = sorted(&route.matching.alpn);
-                let key = Key { port, class, domain, client_ip, alpn };
-                let at = *index.entry(key).or_insert_with_key(|key| {
-                    groups.push(Group { key: key.clone(), routes: Vec::new() });
-                    groups.len() - 1
-                });
-                if groups[at].routes.last() != Some(&number) {
-                    groups[at].routes.push(number);
-                }
-            }
-        }
-    }
-    Ok(groups)
-}
-
-/// The classes and names by which smartproxy can tell that a connection may be the route's. Clear text shows
-/// no name in time: there, domains are networkproxy's to match.
-fn doors(route: &Route, clear_http: bool) -> Vec<(Class, Option<DomainPattern>)> {
-    let class = route.class();
-    let mut doors = Vec::new();
-    if class != EntryClass::Clear {
-        if route.matching.domains.is_empty() {
-            doors.push((Class::Tls, None));
-        }
-        doors.extend(route.matching.domains.iter().map(|domain| (Class::Tls, Some(domain.clone()))));
-    }
-    let blocks_by_host = route.matching.domains.is_empty() || clear_http;
-    if class == EntryClass::Clear || (class == EntryClass::Either && blocks_by_host) {
-        doors.push((Class::Clear, None));
-    }
-    doors
-}
-
-fn sorted<T: Ord + Clone>(list: &[T]) -> Vec<T> {
-    let mut list = list.to_vec();
-    list.sort();
-    list
-}
-
-/// Groups that only block are one entry for both classes.
-fn entry_class(group: &Group, routes: &[Arc<Route>]) -> EntryClass {
-    let blocks = |number: &u32| routes[*number as usize].transport() == Transport::Block;
-    match group.key.class {
-        _ if group.routes.iter().all(blocks) => EntryClass::Either,
-        Class::Tls => EntryClass::Tls,
-        Class::Clear => EntryClass::Clear,
-    }
-}
-
 /// An entry of the routes numbered `members`, yet without domains and with the name of its first route.
 fn entry(class: EntryClass, members: &[u32], routes: &[Arc<Route>], config: &SmartproxyConfig) -> Entry {
     let routes: Vec<Arc<Route>> =
@@ -402,9 +307,4 @@ fn name_entries(entries: &mut [Entry]) {
         }
         taken.insert(Arc::clone(&entry.name));
     }
-}
-
-/// Whether a bridged route speaks HTTP inside.
-fn speaks_http(route: &Route) -> bool {
-    matches!(route.transport(), Transport::Bridge { protocol: Protocol::Http, .. })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::{Fallback, FileSchema, Key, NETWORKPROXY, SMARTPROXY, Scalar, Shape, Zero};
-use crate::{Surroundings, check_any, check_networkproxy, check_smartproxy};
+use crate::{RouteTable, Surroundings, check_any, check_networkproxy, check_smartproxy};
 
 /// A key, the way to it, and its place in a document that has nothing else.
 struct Row {
@@ -221,6 +221,78 @@ fn the_tables_are_in_order() {
         {
             let plain = text.trim_matches('\'');
             assert!(scalar.read(plain, crate::tree::Style::Plain).is_ok(), "{}: default {text}", row.path);
+        }
+    }
+}
+
+/// The keys of routes, each as a route that lacks it (or has another value) and one that has it.
+const ROUTE_KEYS: [(&str, &str, &str); 16] = [
+    ("routes[].name", "name: a, match: {ports: [1]}, block:", "name: b, match: {ports: [1]}, block:"),
+    ("routes[].match.ports", "name: a, match: {ports: [1]}, block:", "name: a, match: {ports: [2]}, block:"),
+    (
+        "routes[].match.domains",
+        "name: a, match: {ports: [1]}, block:",
+        "name: a, match: {ports: [1], domains: [x.y]}, block:",
+    ),
+    ("routes[].tls", "respond: {}", "tls: terminate, respond: {}"),
+    ("routes[].protocol", "forward: {targets: ['x:1']}", "protocol: http, forward: {targets: ['x:1']}"),
+    ("routes[].forward", "block:", "forward: {targets: ['x:1']}"),
+    ("routes[].forward.targets", "forward: {targets: ['x:1']}", "forward: {targets: ['x:1', 'y:1']}"),
+    (
+        "routes[].forward.targets[].address",
+        "forward: {targets: [{address: 'x:1'}]}",
+        "forward: {targets: [{address: 'x:2'}]}",
+    ),
+    ("routes[].redirect", "respond: {}", "redirect: {to: /}"),
+    ("routes[].redirect.to", "redirect: {to: /}", "redirect: {to: /x}"),
+    ("routes[].redirect.status", "redirect: {to: /}", "redirect: {to: /, status: 301}"),
+    ("routes[].respond", "block:", "respond: {}"),
+    ("routes[].respond.status", "respond: {}", "respond: {status: 418}"),
+    ("routes[].respond.body", "respond: {}", "respond: {body: x}"),
+    ("routes[].respond.status_page", "respond: {}", "respond: {status_page: true}"),
+    ("routes[].block", "respond: {}", "block:"),
+];
+
+/// Sections whose keys are proven one by one, and a key with a single word, which cannot be told apart yet.
+const PROVEN_BY_THEIR_PARTS: [&str; 3] = ["routes[].match", "routes[].timeouts", "routes[].forward.balance"];
+
+/// What smartproxy decides with, and networkproxy is sent, for a file of one route.
+fn effect_of(route: &str) -> String {
+    let start = if route.starts_with("name") { "" } else { "name: a, match: {ports: [1]}, " };
+    let text = format!("version: 1\nroutes:\n  - {{ {start}{route} }}\n");
+    let report = check_smartproxy("f", &text, &Surroundings::ideal());
+    assert_eq!(report.errors, [], "{text}");
+    let table = RouteTable::build(&report.config.unwrap()).unwrap();
+    let facts = table.entries().iter().map(|entry| {
+        format!(
+            "{} {:?} {:?} {:?} {:?}",
+            entry.name, entry.class, entry.domains, entry.transport, entry.timeouts
+        )
+    });
+    let entries: Vec<String> = facts.collect();
+    let ports: Vec<u16> = table.listeners().map(|listener| listener.port).collect();
+    format!("{entries:?} {ports:?} {:?}", table.inner(1))
+}
+
+/// as above, of routes.
+#[test]
+fn every_key_of_a_route_reaches_the_table() {
+    for (path, without, with) in ROUTE_KEYS {
+        assert_ne!(effect_of(without), effect_of(with), "{path} has no effect");
+    }
+    for row in rows().iter().filter(|row| row.path.starts_with("routes[]") && !row.is_unsupported()) {
+        if let Some(deadline) = row.path.strip_prefix("routes[].timeouts.") {
+            let http = if deadline == "hold" { "protocol: http, " } else { "" };
+            let route = format!("{http}forward: {{targets: ['x:1']}}");
+            let own = format!("{route}, timeouts: {{{deadline}: 77s}}");
+            assert_ne!(effect_of(&route), effect_of(&own), "{} has no effect", row.path);
+        } else {
+            let listed = ROUTE_KEYS.iter().any(|(path, ..)| *path == row.path);
+            assert!(
+                listed || PROVEN_BY_THEIR_PARTS.contains(&row.path.as_str()),
+                "{} has no proof",
+                row.path
+            );
         }
     }
 }

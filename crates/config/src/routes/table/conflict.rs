@@ -6,10 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::{Class, Group, Route, Transport, speaks_http};
+use super::group::Group;
+use super::{Class, Route, Transport};
 use crate::problem::Problem;
 use crate::routes::entry::EntryTimeouts;
 use crate::routes::pattern::{DomainPattern, PathPattern};
+use crate::routes::route::Protocol;
 use crate::smartproxy::SmartproxyConfig;
 
 /// Everything wrong between `routes`.
@@ -164,4 +166,9 @@ fn door(group: &Group) -> String {
         Some(domain) => format!("port {} and name {domain}", group.key.port),
         None => format!("port {}", group.key.port),
     }
+}
+
+/// Whether a bridged route speaks HTTP inside.
+fn speaks_http(route: &Route) -> bool {
+    matches!(route.transport(), Transport::Bridge { protocol: Protocol::Http, .. })
 }
