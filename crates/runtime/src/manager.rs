@@ -3,7 +3,7 @@
 //! *Owns* the slots into which orders to close are put. *Never* ends a connection itself and keeps no count:
 //! the books are the ledger's. *Invariant*: a slot exists exactly as long as its [`TrackedConnection`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ledger::{
@@ -28,13 +28,20 @@ pub struct ConnectionManager {
 struct Shared {
     ledger: SharedLedger,
     clock: Clock,
-    slots: Mutex<HashMap<HalfKey, Arc<CloseSlot>>>,
+    live: Mutex<Live>,
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    slots: HashMap<HalfKey, Arc<CloseSlot>>,
+    /// Records ever opened, by listener.
+    opened: BTreeMap<Arc<str>, u64>,
 }
 
 impl ConnectionManager {
     /// The connections whose records are in `ledger`.
     pub fn new(ledger: SharedLedger, clock: Clock) -> Self {
-        Self { shared: Arc::new(Shared { ledger, clock, slots: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { ledger, clock, live: Mutex::default() }) }
     }
 
     /// Opens the record of a client that was just accepted: before any decision about it.
@@ -47,7 +54,7 @@ impl ConnectionManager {
                 break (HalfKey::front(id, self.ledger().instance()), traffic);
             }
         };
-        let tracked = self.track(key, traffic, now);
+        let tracked = self.track(key, &accept.listener, traffic, now);
         let leg = tracked.leg(socket, LegName::Client, Origin::Accepted);
         (tracked, leg)
     }
@@ -63,10 +70,10 @@ impl ConnectionManager {
         front: InstanceId,
         accept: Accept,
     ) -> Result<(TrackedConnection, Leg), RecordError> {
-        let now = self.clock().now();
+        let (now, listener) = (self.clock().now(), Arc::clone(&accept.listener));
         let traffic = self.ledger().open_inner(arrival, connection, attempt, front, Arc::new(accept), now)?;
         let key = HalfKey::inner(connection, self.ledger().instance(), attempt);
-        let tracked = self.track(key, traffic, now);
+        let tracked = self.track(key, &listener, traffic, now);
         let leg = tracked.leg(socket, LegName::Hop, Origin::Accepted);
         leg.count_read_before(read_past);
         Ok((tracked, leg))
@@ -75,15 +82,20 @@ impl ConnectionManager {
     /// Orders one connection to close. `false` where it is not live or was ordered to before: the first
     /// caller's reason counts, and everyone may call.
     pub fn initiate_cleanup_once(&self, key: HalfKey, order: CloseOrder) -> bool {
-        let slot = self.slots().get(&key).cloned();
+        let slot = self.live().slots.get(&key).cloned();
         slot.is_some_and(|slot| slot.give(order, self.clock().mono()))
     }
 
     /// Orders every live connection to close; how many were not ordered to before.
     pub fn close_all(&self, order: &CloseOrder) -> usize {
-        let slots: Vec<_> = self.slots().values().cloned().collect();
+        let slots: Vec<_> = self.live().slots.values().cloned().collect();
         let now = self.clock().mono();
         slots.into_iter().filter(|slot| slot.give(order.clone(), now)).count()
+    }
+
+    /// Records ever opened, by listener.
+    pub fn opened(&self) -> Vec<(Arc<str>, u64)> {
+        self.live().opened.iter().map(|(listener, count)| (Arc::clone(listener), *count)).collect()
     }
 
     /// The books.
@@ -96,18 +108,30 @@ impl ConnectionManager {
         &self.shared.clock
     }
 
-    fn track(&self, key: HalfKey, traffic: Arc<Traffic>, opened: Now) -> TrackedConnection {
+    fn track(
+        &self,
+        key: HalfKey,
+        listener: &Arc<str>,
+        traffic: Arc<Traffic>,
+        opened: Now,
+    ) -> TrackedConnection {
         let slot = Arc::new(CloseSlot::new(opened.mono));
-        self.slots().insert(key, Arc::clone(&slot));
+        let mut live = self.live();
+        live.slots.insert(key, Arc::clone(&slot));
+        match live.opened.get_mut(listener) {
+            Some(count) => *count += 1,
+            None => drop(live.opened.insert(Arc::clone(listener), 1)),
+        }
+        drop(live);
         TrackedConnection::new(self.clone(), key, traffic, opened, slot)
     }
 
     /// The connection's owner is done with it.
     pub(crate) fn forget(&self, key: HalfKey) {
-        self.slots().remove(&key);
+        self.live().slots.remove(&key);
     }
 
-    fn slots(&self) -> MutexGuard<'_, HashMap<HalfKey, Arc<CloseSlot>>> {
-        self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.shared.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
