@@ -1,2 +1,7 @@
-//! Cases.
-fn main() {}
+//! The process tests: the two real binaries under real traffic and real faults.
+//!
+//! One module a topic; each test's name is the sentence that it proves, its doc comment names the requirement. Every test
+//! has an address of its own and ends with the harness's teardown.
+
+mod endings;
+mod plain_tcp;

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use crate::wait;
 
@@ -127,6 +127,14 @@ impl Process {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kib * 1024)
+    }
+
+    /// Changes how many descriptors it may open, while it runs; returns the limit before. None is no limit.
+    pub fn limit_descriptors(&self, most: Option<u64>) -> Result<Option<u64>> {
+        let pid = i32::try_from(self.pid()?).ok().and_then(Pid::from_raw).context("a pid")?;
+        let hard = getrlimit(Resource::Nofile).maximum;
+        let before = prlimit(Some(pid), Resource::Nofile, Rlimit { current: most, maximum: hard })?;
+        Ok(before.current)
     }
 
     /// Where its configuration is.
