@@ -10,6 +10,8 @@ mod dialling;
 mod goodbyes;
 mod legs;
 mod listening;
+mod observing;
 mod records;
 mod relaying;
+mod resolving;
 mod rig;
