@@ -6,9 +6,11 @@
 
 use std::fmt;
 
+pub(crate) mod books;
 pub(crate) mod ends;
 pub(crate) mod groups;
 pub(crate) mod message;
+pub(crate) mod record;
 pub(crate) mod scalar;
 pub(crate) mod tally;
 pub(crate) mod update;

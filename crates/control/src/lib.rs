@@ -16,10 +16,13 @@
 //! one process acknowledged, the other never has to send again.
 
 mod access;
+pub mod admin;
+pub mod api;
 mod backoff;
 pub mod client;
 mod convert;
 mod directory;
+mod incoming;
 mod key;
 mod outbox;
 mod process;

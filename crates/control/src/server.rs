@@ -4,8 +4,9 @@
 //! *Invariant*: one session per networkproxy instance.
 
 mod peers;
+mod serve;
 mod sync;
 
-pub(crate) use peers::MOST_PEERS;
 pub use peers::{NetworkProxy, Peers, Pick, PublishError, Readiness};
+pub use serve::serve;
 pub(crate) use sync::Sync;
