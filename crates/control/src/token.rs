@@ -65,6 +65,14 @@ impl TokenFile {
         Self { path: path.into() }
     }
 
+    /// The configured file, or the default place of this user (documentation page "Access").
+    pub fn configured(path: Option<&Path>) -> Self {
+        let environment = |name: &str| std::env::var(name).ok();
+        // proc(5): the owner of /proc/self is the process's effective user.
+        let user = std::fs::metadata("/proc/self").map_or(u32::MAX, |own| own.uid());
+        path.map_or_else(|| Self::new(config::default_token_file(&environment, user)), Self::new)
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -108,14 +116,9 @@ impl TokenFile {
     fn create(&self) -> io::Result<()> {
         let directory = self.directory();
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        let mut secret = [0_u8; 32];
-        rand::fill(&mut secret).map_err(|_| io::Error::other("no random bytes"))?;
-        let text: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-        let temporary = directory.join(format!(".control.token.{}.{}", std::process::id(), &text[..8]));
-        let mut secret = [0_u8; 32];
-        rand::fill(&mut secret).map_err(|_| io::Error::other("no random bytes"))?;
-        let text: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-        let linked = write_new(&temporary, &text).and_then(|()| std::fs::hard_link(&temporary, &self.path));
+        let temporary = directory.join(format!(".control.token.{}", random_hex(8)?));
+        let linked =
+            write_new(&temporary, &random_hex(32)?).and_then(|()| std::fs::hard_link(&temporary, &self.path));
         let removed = std::fs::remove_file(&temporary);
         match linked {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -174,6 +177,17 @@ impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Token(..)")
     }
+}
+
+/// So many random bytes, as twice as many digits.
+fn random_hex(bytes: usize) -> io::Result<String> {
+    let mut random = vec![0_u8; bytes];
+    rand::fill(&mut random).map_err(|_| io::Error::other("no random bytes"))?;
+    Ok(random
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect())
 }
 
 fn write_new(path: &Path, text: &str) -> io::Result<()> {

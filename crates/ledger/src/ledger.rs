@@ -73,6 +73,8 @@ pub struct Ledger {
     pub(crate) admission: Admission,
     pub(crate) alarms: Alarms,
     pub(crate) settled_out: VecDeque<Arc<Half>>,
+    /// When [`Ledger::tick`] was last called.
+    pub(crate) ticked: Duration,
     #[cfg(feature = "planted-faults")]
     pub(crate) fault: Option<crate::fault::Fault>,
 }
@@ -198,6 +200,7 @@ impl Ledger {
             admission: Admission::default(),
             alarms: Alarms::default(),
             settled_out: VecDeque::new(),
+            ticked: Duration::ZERO,
             #[cfg(feature = "planted-faults")]
             fault: None,
         }
@@ -334,8 +337,14 @@ impl Ledger {
         self.settled_out.drain(..count).collect()
     }
 
+    /// How long ago [`Ledger::tick`] was last called: liveness must not rest on it, but people watch it.
+    pub fn since_tick(&self, now: Now) -> Duration {
+        now.active.saturating_sub(self.ticked)
+    }
+
     /// Time passes: settles what waited long enough, lets dead peers go, keeps memory bounded.
     pub fn tick(&mut self, now: Now) {
+        self.ticked = now.active;
         let waiting: Vec<HalfKey> = self.settling.keys().copied().collect();
         for key in waiting {
             self.reconsider(key, now);

@@ -134,6 +134,11 @@ impl SharedLedger {
         self.changed(|ledger| ledger.tick(now));
     }
 
+    /// See [`Ledger::since_tick`].
+    pub fn since_tick(&self, now: Now) -> std::time::Duration {
+        self.lock().since_tick(now)
+    }
+
     /// See [`Ledger::take_settled`].
     pub fn take_settled(&self, limit: usize) -> Vec<Arc<Half>> {
         self.lock().take_settled(limit)
@@ -212,6 +217,11 @@ impl SharedLedger {
     /// Live own halves that are joined to `instance`.
     pub fn joined_live(&self, instance: InstanceId) -> u64 {
         self.lock().joined_live(instance)
+    }
+
+    /// Live own halves that are joined to any instance.
+    pub fn joined_total(&self) -> u64 {
+        self.lock().joined.values().sum()
     }
 
     /// Live records.

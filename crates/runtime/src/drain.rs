@@ -91,6 +91,11 @@ impl Drain {
         }
     }
 
+    /// Was the process told to stop at once, before the drain's end?
+    pub fn was_cut_short(&self) -> bool {
+        *self.state.borrow() == Leaving::Stopping
+    }
+
     async fn wait_for(&self, wanted: impl Fn(Leaving) -> bool) -> Leaving {
         let mut state = self.state.clone();
         let reached = state.wait_for(|state| wanted(*state)).await.map(|state| *state);

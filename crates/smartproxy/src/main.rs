@@ -1,2 +1,75 @@
-//! Placeholder, replaced in the first slice.
-fn main() {}
+//! `smartproxy`: owns the public ports.
+//!
+//! ```text
+//!   accept ─▶ admit ─▶ first bytes ─▶ route ─┬─▶ relay to the target
+//!                                            └─▶ bridge to a networkproxy ─▶ relay over the hop
+//! ```
+//!
+//! *Owns* the process: configuration, threads, signals, exit code. *Never* holds a private key. *Invariant*:
+//! exit 0 after a clean drain, 1 on failure, 2 on bad configuration or usage. The life of one connection is
+//! `connection.rs`.
+
+mod app;
+mod arguments;
+mod bounds;
+mod connection;
+mod counts;
+mod first_bytes;
+mod network_proxy_bridge;
+mod process;
+mod start;
+mod status;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use config::{SmartproxyConfig, Surroundings};
+use runtime::DescriptorLimit;
+
+use crate::arguments::Arguments;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let descriptors = DescriptorLimit::raise();
+    let surroundings =
+        Surroundings { most_connections: Some(descriptors.connections()), ..Surroundings::real() };
+    let config = match arguments.configuration(&surroundings) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    runtime::logging::init(&config.settings.log);
+    match run(&arguments, &config, descriptors) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments, config: &SmartproxyConfig, descriptors: DescriptorLimit) -> Result<()> {
+    let workers = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(start::worker_threads(config.settings.workers) as usize)
+        .thread_name("worker")
+        .enable_all()
+        .build()
+        .context("the worker threads could not be started")?;
+    workers.block_on(async {
+        let running = start::start(config, arguments.file(), descriptors)?;
+        let check = || {
+            let report = arguments.report(&Surroundings::real());
+            for problem in &report.errors {
+                tracing::error!(%problem, "SIGHUP: the configuration file has a problem; nothing was changed");
+            }
+            if report.errors.is_empty() {
+                tracing::info!("SIGHUP: the configuration file is valid; a restart applies it");
+            }
+        };
+        let signals = runtime::serve_signals(running.switch.clone(), running.drain_limit, check);
+        tokio::select! {
+            left = running.until_empty() => left,
+            failed = signals => failed.context("signals cannot be received"),
+        }
+    })
+}

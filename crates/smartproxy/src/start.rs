@@ -1,0 +1,242 @@
+//! From a checked configuration to a process that serves, and from there to one that is empty.
+//!
+//! *Owns* the order of starting (control port first: it is the lock against a second instance; then the
+//! public ports, all or none) and of leaving (readiness, listeners, connections, peers). *Never* serves
+//! half a configuration. *Invariant*: the process leaves when it is empty, not when a timer says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use config::{Auto, RouteTable, SmartproxyConfig};
+use control::server::Peers;
+use control::{Access, Plaintext, Reading, Time, TokenFile};
+use ledger::{Ledger, LedgerLimits, Observation, Reason, Rhythm, Role, SharedLedger};
+use runtime::{
+    AcceptErrors, Bound, Clock, CloseMode, CloseOrder, ConnectionManager, DescriptorLimit, Drain,
+    DrainSwitch, Keepalive, Resolver, SettledTotals, Sharing, accept_loop, mint, tasks,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, Parts, Port};
+use crate::connection::serve;
+use crate::process::{Facts, Front};
+use crate::status::FrontStatus;
+
+/// A process that serves.
+pub(crate) struct Running {
+    app: Arc<App>,
+    front: Arc<Front>,
+    listeners: Vec<tokio::task::JoinHandle<()>>,
+    control: control::thread::ControlThread,
+    leaving: CancellationToken,
+    drain: Drain,
+    pub(crate) switch: DrainSwitch,
+    pub(crate) drain_limit: Duration,
+}
+
+/// How long closed connections get to say goodbye once they were ordered to.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Binds everything, starts the control thread, and begins to accept.
+pub(crate) fn start(
+    config: &SmartproxyConfig,
+    file: String,
+    descriptors: DescriptorLimit,
+) -> Result<Running> {
+    let settings = &config.settings;
+    let configured = match settings.limits.max_connections.value {
+        Auto::Auto => None,
+        Auto::Exactly(number) => Some(number),
+    };
+    let max_connections = descriptors.check(configured)?;
+    let table = RouteTable::build(config).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!(lines.join("\n"))
+    })?;
+
+    let control_listener = bind_exclusive(settings.control.listen, "control")?;
+    let metrics_listener = bind_exclusive(settings.metrics.listen, "metrics")?;
+    let keepalive = Keepalive::every(settings.timeouts.tcp_keepalive.value);
+    let mut bound = Vec::new();
+    for port in table.listeners() {
+        let found = Bound::bind_all(&settings.bind, port.port, Sharing::Exclusive, Some(keepalive));
+        bound.extend(found.with_context(|| format!("{}: port {}", port.place, port.port))?);
+    }
+
+    let token = TokenFile::configured(settings.control.token_file.as_deref());
+    token.create_if_missing().context("the control token could not be made or read")?;
+    let reading = if settings.control.read_requires_token { Reading::NeedsToken } else { Reading::Open };
+    let plaintext = if settings.control.allow_plaintext { Plaintext::Allowed } else { Plaintext::Refused };
+    let access = Access::new(settings.control.listen, token, reading, plaintext)?;
+
+    let clock = Clock::start(settings.control.heartbeat);
+    let rhythm = Rhythm { heartbeat: settings.control.heartbeat, stall_after: settings.control.stall_after };
+    let limits = LedgerLimits {
+        closed_records: settings.limits.closed_records as usize,
+        max_live: max_connections,
+        ..LedgerLimits::default()
+    };
+    let ledger = SharedLedger::new(Ledger::new(mint::instance_id(), Role::Front, limits, rhythm));
+    let time = {
+        let clock = clock.clone();
+        Time::new(move || clock.now())
+    };
+    let peers = Peers::new(ledger.clone(), time, rhythm);
+    let manager = ConnectionManager::new(ledger, clock.clone());
+    let inner = table.inner(crate::app::GENERATION);
+    let parts = Parts {
+        manager,
+        table,
+        peers: peers.clone(),
+        keepalive,
+        resolver: Resolver::from_system(),
+        max_connections,
+    };
+    let app = Arc::new(App::new(config, parts));
+    peers.publish(&inner).context("the routes could not be published")?;
+
+    let mut addresses: Vec<_> = bound.iter().map(|bound| (bound.address(), "public")).collect();
+    addresses.push((control_listener.local_addr()?, "control"));
+    addresses.push((metrics_listener.local_addr()?, "metrics"));
+    let facts = Facts {
+        started_at: clock.now().wall,
+        configuration_file: file,
+        listeners: addresses,
+        max_fds: descriptors.0,
+        worker_threads: worker_threads(settings.workers),
+        warnings: Vec::new(),
+    };
+    let front = Arc::new(Front::new(Arc::clone(&app), facts));
+    let (switch, drain) = DrainSwitch::new(clock);
+    let leaving = CancellationToken::new();
+    let settled = Arc::new(SettledTotals::default());
+    let accept_errors = Arc::new(AcceptErrors::default());
+
+    let listeners = listen(bound, &app, &drain, &accept_errors)?;
+    let status = FrontStatus {
+        app: Arc::clone(&app),
+        front: Arc::clone(&front),
+        settled: Arc::clone(&settled),
+        accept_errors,
+    };
+    let control = start_control(control_listener, metrics_listener, access, status, peers, leaving.clone())?;
+    front.ready();
+    let drain_limit = settings.timeouts.drain.value;
+    Ok(Running { app, front, listeners, control, leaving, drain, switch, drain_limit })
+}
+
+/// How many threads carry connections.
+pub(crate) fn worker_threads(configured: Auto<u32>) -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+    configured.or_else(|| cores).max(1)
+}
+
+impl Running {
+    /// Waits for the word to leave, and leaves: takes nothing new, lets finish, then ends what is left.
+    pub(crate) async fn until_empty(self) -> Result<()> {
+        let Self { app, front, listeners, control, leaving, drain, .. } = self;
+        tokio::select! {
+            () = drain.draining() => {}
+            () = control.ended() => bail!("the control thread ended: no process serves without it"),
+        }
+        front.draining();
+        app.peers.announce_drain();
+        for listener in listeners {
+            listener.await.ok();
+        }
+        tracing::info!(live = app.manager.ledger().connected_clients(), "listeners closed");
+        tokio::select! {
+            () = empty(&app) => {}
+            () = drain.stopping() => {
+                let reason = if drain.was_cut_short() { Reason::Shutdown } else { Reason::DrainDeadline };
+                let observation = Observation::new(Role::Front, reason, None, Duration::ZERO);
+                let ended = app.manager.close_all(&CloseOrder { observation, mode: CloseMode::Abort });
+                tracing::info!(ended, %reason, "ending what is left");
+                if tokio::time::timeout(FAREWELL, empty(&app)).await.is_err() {
+                    tracing::warn!(live = app.manager.ledger().connected_clients(), "some did not end in time");
+                }
+            }
+        }
+        leaving.cancel();
+        control.ended().await;
+        tracing::info!("left");
+        Ok(())
+    }
+}
+
+/// Waits until no record is live.
+async fn empty(app: &App) {
+    while app.manager.ledger().connected_clients() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn listen(
+    bound: Vec<Bound>,
+    app: &Arc<App>,
+    drain: &Drain,
+    errors: &Arc<AcceptErrors>,
+) -> Result<Vec<tokio::task::JoinHandle<()>>> {
+    let mut listeners = Vec::new();
+    for bound in bound {
+        let address = bound.address();
+        let port = Arc::new(Port { number: address.port(), address, name: address.to_string().into() });
+        let listener = bound.listen().with_context(|| format!("cannot listen on {address}"))?;
+        tracing::info!(%address, "listening");
+        let (app, drain, errors) = (Arc::clone(app), drain.clone(), Arc::clone(errors));
+        listeners.push(tasks::spawn("listener", async move {
+            let clock = app.manager.clock().clone();
+            accept_loop(listener, &clock, &errors, drain.draining(), |socket, remote| {
+                // Detached: it owns its record and ends it by itself.
+                drop(tasks::spawn("connection", serve(Arc::clone(&app), socket, remote, Arc::clone(&port))));
+            })
+            .await;
+        }));
+    }
+    Ok(listeners)
+}
+
+fn start_control(
+    listener: std::net::TcpListener,
+    metrics: std::net::TcpListener,
+    access: Access,
+    status: FrontStatus,
+    peers: Peers,
+    leaving: CancellationToken,
+) -> Result<control::thread::ControlThread> {
+    let ledger = status.app.manager.ledger().clone();
+    let clock = status.app.manager.clock().clone();
+    let endpoint = control::admin::Endpoint { listener, process: Arc::clone(&status.front), access };
+    let settled = Arc::clone(&status.settled);
+    let status = Arc::new(status);
+    let work = move || async move {
+        let served = async {
+            let metrics = tokio::net::TcpListener::from_std(metrics)?;
+            tokio::select! {
+                served = control::server::serve(endpoint, peers, leaving) => served.map_err(anyhow::Error::from),
+                () = runtime::serve_status(metrics, status) => Ok(()),
+            }
+        };
+        let done = CancellationToken::new();
+        let (served, ()) = tokio::join!(
+            async {
+                let served = served.await;
+                done.cancel();
+                served
+            },
+            runtime::logging::log_settled(ledger, settled, clock, done.cancelled()),
+        );
+        if let Err(error) = served {
+            tracing::error!(error = format!("{error:#}"), "the control thread failed");
+        }
+    };
+    control::thread::start("control", work).context("the control thread could not be started")
+}
+
+fn bind_exclusive(address: std::net::SocketAddr, what: &str) -> Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)
+        .with_context(|| format!("cannot listen on {address} ({what}); is another instance running?"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
