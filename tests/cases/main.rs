@@ -3,5 +3,9 @@
 //! One module a topic; each test's name is the sentence that it proves, its doc comment names the requirement. Every test
 //! has an address of its own and ends with the harness's teardown.
 
+mod bad_input;
 mod endings;
+mod hop;
+mod limits;
+mod passthrough;
 mod plain_tcp;

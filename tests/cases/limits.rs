@@ -1,0 +1,166 @@
+//! Admission: smartproxy alone decides, at the door, and a refused connection costs nobody anything.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::{Context as _, Result};
+use e2e::client::http::Http;
+use e2e::client::tls::Tls;
+use e2e::client::{Ending, connect, connect_from, echo, read_to_end};
+use e2e::target::Target;
+use e2e::wait::{SOON, until};
+use e2e::{Address, Pair, Route, Setup, Which};
+use tokio::io::AsyncWriteExt as _;
+
+/// one more than `max_connections` is refused with its reason; one less is served again.
+#[tokio::test]
+async fn the_global_limit_admits_exactly_so_many() -> Result<()> {
+    let address = Address::next();
+    let target = Target::echo(address).await?;
+    let setup = Setup::new([Route::tcp("echo", target.address())]).limit("max_connections", "3");
+    let pair = Pair::start(address, setup).await?;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = connect(pair.tcp()).await?;
+        echo(&mut client, b"in").await?;
+        clients.push(client);
+    }
+    let mut refused = connect(pair.tcp()).await?;
+    let from = refused.local_addr()?;
+    assert_eq!(read_to_end(&mut refused, SOON).await?, (Vec::new(), Ending::Reset));
+    let record = pair.ended_with(from, "limit_global", "smartproxy").await?;
+    assert_eq!(record["termination"]["phase"], "PHASE_ACCEPTED");
+    assert_eq!(target.accepted(), 3);
+    for client in &mut clients {
+        echo(client, b"undisturbed").await?;
+    }
+    clients.pop();
+    pair.live_is(Which::Smartproxy, 2).await?;
+    let mut next = connect(pair.tcp()).await?;
+    echo(&mut next, b"in again").await?;
+    drop((clients, next));
+    pair.teardown().await
+}
+
+/// through the TLS path, exactly N of N+1 from one address are admitted, and the refused one never reaches
+/// networkproxy; another address is not concerned.
+#[tokio::test]
+async fn the_limit_per_address_holds_through_the_tls_path() -> Result<()> {
+    let address = Address::next();
+    let target = Target::echo(address).await?;
+    let route = Route::terminate_tcp("app", target.address()).domain("app.test");
+    let setup = Setup::new([route]).limit("max_connections_per_ip", "2");
+    let pair = Pair::start(address, setup).await?;
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = Tls::to("app.test").over(connect_from(address.ip(), pair.tls()).await?).await?;
+        echo(&mut client, b"in").await?;
+        clients.push(client);
+    }
+    let mut refused = connect_from(address.ip(), pair.tls()).await?;
+    let from = refused.local_addr()?;
+    drop(refused.write_all(&Tls::to("app.test").hello()?).await);
+    let (bytes, ending) = read_to_end(&mut refused, SOON).await?;
+    // At the door there is no hello yet to answer with an alert; had it been read, the alert is access_denied (49).
+    assert!(ending == Ending::Reset && bytes.is_empty() || bytes.ends_with(&[2, 49]), "{bytes:?} {ending:?}");
+    pair.ended_with(from, "limit_per_ip", "smartproxy").await?;
+    let counters = pair.counters(Which::Networkproxy).await?;
+    assert_eq!(counters["own"]["hop_arrivals"]["arrived"], 2, "the refused one never reached networkproxy");
+    assert_eq!(target.accepted(), 2);
+    let mut other = Tls::to("app.test").over(connect(pair.tls()).await?).await?;
+    echo(&mut other, b"another address").await?;
+    // the budget comes back with the connection that held it.
+    clients.pop();
+    let mut again = until("the budget is back", SOON, async || {
+        let stream = connect_from(address.ip(), pair.tls()).await.ok()?;
+        Tls::to("app.test").over(stream).await.ok()
+    })
+    .await?;
+    echo(&mut again, b"in again").await?;
+    drop((clients, other, again));
+    pair.live_is(Which::Smartproxy, 0).await?;
+    let counters = pair.counters(Which::Smartproxy).await?;
+    assert_eq!(counters["own"]["admitted"], 0);
+    assert_eq!(counters["own"]["client_addresses"], 0, "R-12: no state is kept for an address that is away");
+    pair.teardown().await
+}
+
+/// a limit per address counts clients, never the hop: clients of 150 addresses all pass over the one hop.
+#[tokio::test]
+async fn clients_of_many_addresses_share_the_hop() -> Result<()> {
+    let address = Address::next();
+    let route = Route::http_answer("hello", "respond: { status: 200, body: hello }");
+    let setup = Setup::new([route]).limit("max_connections_per_ip", "1");
+    let pair = Pair::start(address, setup).await?;
+    let mut clients = Vec::new();
+    for number in 1..=150 {
+        let from = IpAddr::V4(Ipv4Addr::new(127, 0, 77, number));
+        let stream = connect_from(from, pair.http()).await?;
+        let local = stream.local_addr()?;
+        let mut client = Http::one(stream, local, "http").await?;
+        assert_eq!(client.get("any.test", "/").await?.status, 200, "client {from}");
+        clients.push(client);
+    }
+    pair.live_is(Which::Networkproxy, 150).await?;
+    drop(clients);
+    pair.teardown().await
+}
+
+/// P10: no more than `max_held` connections wait for a networkproxy.
+#[tokio::test]
+async fn no_more_than_max_held_wait() -> Result<()> {
+    let address = Address::next();
+    let target = Target::echo(address).await?;
+    let route = Route::terminate_tcp("app", target.address()).domain("app.test");
+    let setup = Setup::new([route]).limit("max_held", "2").without_networkproxy();
+    let mut pair = Pair::start(address, setup).await?;
+    let hello = Tls::to("app.test");
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let stream = connect(pair.tls()).await?;
+        let from = stream.local_addr()?;
+        held.push(tokio::spawn({
+            let hello = hello.clone();
+            async move { hello.over_within(stream, SOON * 2).await }
+        }));
+        pair.in_phase(Which::Smartproxy, from, "HELD").await?;
+    }
+    let stream = connect(pair.tls()).await?;
+    let from = stream.local_addr()?;
+    let (alert, _) = hello.refused(stream).await?;
+    assert_eq!(alert, rustls::AlertDescription::InternalError);
+    pair.ended_with(from, "hold_full", "smartproxy").await?;
+    let metrics = pair.metrics(Which::Smartproxy).await?;
+    assert_eq!(metrics.get("proxy_held_connections").copied(), Some(2.0));
+    // Those that were let wait are served when one comes.
+    pair.restart(Which::Networkproxy).await?;
+    for waiting in held {
+        let mut client = waiting.await?.context("a held client is served")?;
+        echo(&mut client, b"served").await?;
+    }
+    pair.teardown().await
+}
+
+/// A networkproxy that is full is not sent more than it takes, and the cause says so.
+#[tokio::test]
+async fn a_full_networkproxy_is_sent_no_more_than_it_takes() -> Result<()> {
+    let address = Address::next();
+    let target = Target::echo(address).await?;
+    let route = Route::terminate_tcp("app", target.address()).domain("app.test").timeout("hold", "500ms");
+    let setup = Setup::new([route]).inner("limits", "max_connections", "2");
+    let pair = Pair::start(address, setup).await?;
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = Tls::to("app.test").connect(pair.tls()).await?;
+        echo(&mut client, b"in").await?;
+        clients.push(client);
+    }
+    let stream = connect(pair.tls()).await?;
+    let from = stream.local_addr()?;
+    let (alert, _) = Tls::to("app.test").refused(stream).await?;
+    assert_eq!(alert, rustls::AlertDescription::InternalError);
+    pair.ended_with(from, "network_proxy_full", "smartproxy").await?;
+    let counters = pair.counters(Which::Networkproxy).await?;
+    assert_eq!(counters["own"]["hop_arrivals"]["arrived"], 2);
+    drop(clients);
+    pair.teardown().await
+}
