@@ -50,6 +50,12 @@ pub(crate) fn start(
         Auto::Exactly(number) => Some(number),
     };
     let max_connections = descriptors.check(configured)?;
+    if max_connections == 0 {
+        bail!(
+            "{} file descriptors leave none for connections; raise the limit (ulimit -Hn, LimitNOFILE=)",
+            descriptors.0
+        );
+    }
     let table = RouteTable::build(config).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         anyhow::anyhow!(lines.join("\n"))
