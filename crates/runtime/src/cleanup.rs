@@ -225,8 +225,14 @@ async fn cleanup(parting: Parting, limits: &FarewellLimits, progress: &Progress)
         Outcome::Closed => 0,
         _ => left + leg.unacknowledged(),
     };
-    if outcome == Outcome::Closed {
-        leg.clear_linger();
+    match outcome {
+        Outcome::Closed => leg.clear_linger(),
+        // Closing the descriptor resets, unless it is not the last one.
+        _ if leg.is_shared() => leg.tear(),
+        _ => {}
+    }
+    if leg.is_shared() {
+        tracing::error!(leg = leg.name().name(), "our bug: a handle of a socket outlives its goodbye");
     }
     Departure { leg: leg.name(), outcome, count: leg.count(), undelivered, news: leg.take_news(), delivered }
 }
@@ -274,6 +280,7 @@ async fn hand_over(leg: &Leg, rest: &[u8], left: &mut u64, stall: Duration) -> R
                 until = after(leg, stall);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                leg.tolerate_stall(stall);
                 tokio::select! {
                     _ = leg.writable() => {}
                     () = discard(leg) => {}
@@ -286,7 +293,8 @@ async fn hand_over(leg: &Leg, rest: &[u8], left: &mut u64, stall: Duration) -> R
     Ok(())
 }
 
-/// Waits until the other kernel has everything, our FIN included where one was sent.
+/// Waits until the other kernel has every byte. Not for its answer to our FIN, which it may delay: what is
+/// acknowledged is complete, and a FIN that is lost is sent again by the kernel after we closed.
 async fn drain(leg: &Leg, stall: Duration) -> Result<(), Outcome> {
     let mut until = after(leg, stall);
     let mut acked = None;
@@ -296,11 +304,13 @@ async fn drain(leg: &Leg, stall: Duration) -> Result<(), Outcome> {
         if leg.evidence().failure.is_some() {
             return Err(Outcome::Broken);
         }
-        if queue.is_empty() {
+        if leg.lacking(&queue) == 0 {
             return Ok(());
         }
         if acked.replace(queue.acked) != Some(queue.acked) {
             until = after(leg, stall);
+        }
+        if pause == PAUSES.1 {
             leg.tolerate_stall(stall);
         }
         tokio::select! {

@@ -168,3 +168,61 @@ impl Flow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ledger::{LegName, Traffic};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::leg::{Leg, Origin};
+
+    async fn leg(clock: &Clock) -> (Leg, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (far, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let traffic = Arc::new(Traffic::default());
+        let leg = Leg::adopt(accepted.unwrap().0, LegName::Client, Origin::Accepted, traffic, clock.clone());
+        (leg, far.unwrap())
+    }
+
+    /// while the sink is slow one buffer's worth at most is kept and nothing more is read; once it
+    /// has gone on, nothing is held at all, not even an empty buffer.
+    #[tokio::test]
+    async fn nothing_is_held_while_idle_and_one_buffer_at_most_while_blocked() {
+        let clock = Clock::start(Duration::from_secs(1));
+        let ((from, mut source), (to, mut sink)) = (leg(&clock).await, leg(&clock).await);
+        let mut flow = Flow::default();
+        let sender = tokio::spawn(async move {
+            source.write_all(&vec![7; 32 << 20]).await.unwrap();
+            source
+        });
+        while !flow.is_blocked() {
+            let event = std::future::poll_fn(|cx| {
+                let event = flow.poll(cx, &from.wire, &to.wire);
+                if flow.is_blocked() { Poll::Ready(Poll::Pending) } else { event.map(Poll::Ready) }
+            });
+            assert!(event.await.is_pending());
+        }
+        let read = from.count().received;
+        assert!(flow.rest.len() <= buffer::SIZE && !flow.is_reading());
+        tokio::task::yield_now().await;
+        let polled = std::future::poll_fn(|cx| Poll::Ready(flow.poll(cx, &from.wire, &to.wire))).await;
+        assert!(polled.is_pending() && from.count().received == read, "nothing is read meanwhile");
+        let draining = async {
+            let mut got = vec![0; 32 << 20];
+            sink.read_exact(&mut got).await.unwrap();
+        };
+        let flowing = std::future::poll_fn(|cx| flow.poll(cx, &from.wire, &to.wire));
+        tokio::select! {
+            () = draining => {}
+            event = flowing => panic!("{event:?}"),
+        }
+        assert_eq!((flow.rest.capacity(), flow.blocked_since()), (0, None));
+        drop(sender.await.unwrap());
+    }
+}

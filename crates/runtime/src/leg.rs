@@ -209,10 +209,24 @@ impl Leg {
 
     /// Bytes written that were not acknowledged: a count of what is lost if the socket goes now.
     pub fn unacknowledged(&self) -> u64 {
-        let Ok(queue) = self.send_queue() else { return 0 };
+        self.send_queue().map_or(0, |queue| self.lacking(&queue))
+    }
+
+    /// As [`Leg::unacknowledged`], by an answer of the kernel. Our FIN is no byte.
+    pub(crate) fn lacking(&self, queue: &SendQueue) -> u64 {
         // A dialling socket's SYN counts as acknowledged byte.
         let acked = queue.acked.saturating_sub(u64::from(self.wire.origin == Origin::Dialled));
         self.wire.written.load(Relaxed).saturating_sub(acked)
+    }
+
+    /// Resets the connection now, although a handle of the socket is still somewhere.
+    pub(crate) fn tear(&self) {
+        ignore(rustix::net::connect_unspec(&self.wire.stream));
+    }
+
+    /// Is a [`LegIo`] of it still somewhere?
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.wire) > 1
     }
 
     /// Lets a peer that answers, but takes no bytes, do so for `limit`: by itself `TCP_USER_TIMEOUT` ends a

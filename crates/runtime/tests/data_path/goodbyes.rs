@@ -165,3 +165,43 @@ async fn the_hops_count_leaves_the_header_out_and_discarded_bytes_in() {
     assert_eq!(tracked.traffic().bytes(LegName::Hop, ledger::Direction::Out), 5);
     tracked.finish(farewell.hop, farewell.undelivered);
 }
+
+/// P4: a handle that somebody forgot does not keep a reset from being sent.
+#[tokio::test]
+async fn a_forgotten_handle_does_not_hold_a_reset_back() {
+    let process = Process::start(Role::Front);
+    let (tracked, leg, mut client) = process.accept().await;
+    let forgotten = leg.io(Vec::new());
+    let parting = Parting { leg, goodbye: Goodbye::Abort, rest: Vec::new() };
+    assert_eq!(within(cleanup_socket(parting, &limits(PATIENCE, PATIENCE))).await.outcome, Outcome::Reset);
+    let (_, end) = read_all(&mut client).await;
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    drop((forgotten, tracked));
+}
+
+/// a reader that is slow, but goes on, is not a stalled one, however long it takes in all.
+#[tokio::test]
+async fn a_slow_reader_is_not_a_stalled_one() {
+    let process = Process::start(Role::Front);
+    for goodbye in [Goodbye::Orderly, Goodbye::Reset] {
+        let (tracked, leg, mut client) = process.accept().await;
+        let rest = pattern(8 << 20);
+        let expected = rest.clone();
+        let bounds = limits(Duration::from_millis(500), PATIENCE);
+        let parting = Parting { leg, goodbye, rest };
+        let began = process.manager.clock().mono();
+        let leaving = tokio::spawn(async move { cleanup_socket(parting, &bounds).await });
+        let mut got = Vec::new();
+        let mut chunk = vec![0; 256 * 1024];
+        while let Ok(count @ 1..) = within(client.read(&mut chunk)).await {
+            got.extend_from_slice(&chunk[..count]);
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        assert!(process.manager.clock().mono() - began > Duration::from_millis(800), "slower than the limit");
+        assert!(got == expected, "{} of {}", got.len(), expected.len());
+        drop(client);
+        let outcome = within(leaving).await.unwrap().outcome;
+        assert!(matches!(outcome, Outcome::Closed | Outcome::Reset), "{outcome:?}");
+        drop(tracked);
+    }
+}

@@ -8,7 +8,8 @@ use runtime::{CloseMode, CloseOrder, SendQueue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::rig::{
-    Bounds, Process, bytes, observed, pattern, read_all, reason, reset, until, within, write_all,
+    Bounds, Process, USER_TIMEOUT, bytes, observed, pattern, read_all, reason, reset, until, within,
+    write_all,
 };
 
 const SIZES: [usize; 5] = [0, 1, 1_460, 65_537, 1 << 20];
@@ -290,4 +291,27 @@ async fn the_first_order_to_close_is_the_cause() {
         assert!(half.settlement.as_ref().unwrap().value.cause.sentence.contains("anna: test"));
         assert!(!process.manager.initiate_cleanup_once(key, order(Reason::RouteRemoved)), "it is gone");
     }
+}
+
+/// `write_stall` bounds a reader that answers and takes nothing, not `TCP_USER_TIMEOUT`: the kernel takes a
+/// closed window for silence, and would name the wrong cause.
+#[tokio::test]
+async fn a_stalled_reader_outlives_the_tcp_user_timeout() {
+    let process = Process::start(Role::Front);
+    let rig = process.relay(Bounds::default()).await;
+    let (mut client, mut target) = (rig.client, rig.target);
+    let sent = pattern(16 << 20);
+    let expected = sent.clone();
+    let writer = tokio::spawn(async move {
+        target.write_all(&sent).await.unwrap();
+        target.shutdown().await.unwrap();
+        target
+    });
+    // Longer than the accepted socket's timeout: the relay raises it when it sees the stall.
+    tokio::time::sleep(USER_TIMEOUT * 2).await;
+    let (got, end) = read_all(&mut client).await;
+    assert!(end.is_ok() && got == expected, "{} of {}", got.len(), expected.len());
+    client.shutdown().await.unwrap();
+    drop(within(writer).await.unwrap());
+    within(rig.connection).await.unwrap();
 }

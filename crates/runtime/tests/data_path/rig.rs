@@ -11,8 +11,8 @@ use ledger::{
     Phase, Reason, Restart, Rhythm, Role, SharedLedger, Traffic,
 };
 use runtime::{
-    Bound, Clock, ConnectionManager, DialOptions, FarewellLimits, Goodbye, Leg, Mode, Origin, Parting,
-    RelayEnd, RelayOptions, Sharing, TrackedConnection, cleanup_connection, dial, mint, relay,
+    Bound, Clock, ConnectionManager, DialOptions, FarewellLimits, Goodbye, Keepalive, Leg, Mode, Origin,
+    Parting, RelayEnd, RelayOptions, Sharing, TrackedConnection, cleanup_connection, dial, mint, relay,
 };
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,6 +21,9 @@ use tokio::task::JoinHandle;
 
 /// Nothing on loopback takes this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// `TCP_USER_TIMEOUT` of accepted sockets.
+pub(crate) const USER_TIMEOUT: Duration = Duration::from_millis(2_500);
 
 /// The books and clocks of a process.
 pub(crate) struct Process {
@@ -66,7 +69,8 @@ impl Process {
 
     /// A record with its client's leg, and the client's end.
     pub(crate) async fn accept(&self) -> (TrackedConnection, Leg, TcpStream) {
-        let listener = listener();
+        let keepalive = Keepalive { idle: Duration::from_mins(1), user_timeout: USER_TIMEOUT };
+        let listener = listener_with(Some(keepalive));
         let address = listener.local_addr().unwrap();
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (socket, remote) = accepted.unwrap();
@@ -155,10 +159,14 @@ pub(crate) fn limit(value: Duration) -> Limit {
 
 /// An address that no other test uses, on a port that is free there.
 pub(crate) fn listener() -> TcpListener {
+    listener_with(None)
+}
+
+fn listener_with(keepalive: Option<Keepalive>) -> TcpListener {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let host = Ipv4Addr::from_bits(0x7f40_0000 + NEXT.fetch_add(1, Ordering::Relaxed));
     let address = SocketAddr::new(IpAddr::V4(host), 0);
-    Bound::bind(address, Sharing::Exclusive, None).unwrap().unwrap().listen().unwrap()
+    Bound::bind(address, Sharing::Exclusive, keepalive).unwrap().unwrap().listen().unwrap()
 }
 
 pub(crate) fn accept(local: SocketAddr, remote: SocketAddr, clock: &Clock) -> Accept {
