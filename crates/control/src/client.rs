@@ -252,7 +252,7 @@ impl Upstream {
                 tracing::info!(peer = %instance, %connect, "control session established");
             }
             UpstreamState::Waiting(why) => {
-                tracing::warn!(%connect, why, "no control session; dialling again")
+                tracing::warn!(%connect, why, "no control session; dialling again");
             }
             UpstreamState::Idle => {}
         }

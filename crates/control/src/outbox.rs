@@ -104,8 +104,8 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    fn table(generation: u64, size: usize) -> Option<Arc<EncodedTable>> {
-        Some(Arc::new(EncodedTable { generation, json: vec![b' '; size].into() }))
+    fn table(generation: u64, size: usize) -> Arc<EncodedTable> {
+        Arc::new(EncodedTable { generation, json: vec![b' '; size].into() })
     }
 
     fn drain(outbox: &mut Outbox) -> Vec<Notice> {
@@ -130,7 +130,8 @@ mod tests {
     #[test]
     fn a_table_travels_in_chunks_and_a_newer_one_starts_over() {
         let mut outbox = Outbox::default();
-        outbox.announce(Announcement { table: table(1, TABLE_CHUNK * 2 + 1), ..Announcement::default() });
+        outbox
+            .announce(Announcement { table: Some(table(1, TABLE_CHUNK * 2 + 1)), ..Announcement::default() });
         let offsets = |notices: &[Notice]| -> Vec<(u64, u64)> {
             let offset = |notice: &Notice| match notice {
                 Notice::RouteTable { generation, offset, .. } => (*generation, *offset),
@@ -140,10 +141,10 @@ mod tests {
         };
         let first = outbox.next().expect("a chunk");
         assert_eq!(offsets(&[first]), [(1, 0)]);
-        outbox.announce(Announcement { table: table(2, TABLE_CHUNK + 1), ..Announcement::default() });
+        outbox.announce(Announcement { table: Some(table(2, TABLE_CHUNK + 1)), ..Announcement::default() });
         assert_eq!(offsets(&drain(&mut outbox)), [(2, 0), (2, TABLE_CHUNK as u64)]);
         outbox.announce(Announcement {
-            table: table(2, TABLE_CHUNK + 1),
+            table: Some(table(2, TABLE_CHUNK + 1)),
             drain: true,
             ..Announcement::default()
         });

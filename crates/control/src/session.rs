@@ -226,7 +226,7 @@ impl Established {
             }
             Inbound::Hello(_) => return Err(Over::Ended(SessionEnd::Lost)),
             Inbound::Unknown => {
-                tracing::debug!(peer = %self.at.peer, "a message of an unknown kind was skipped")
+                tracing::debug!(peer = %self.at.peer, "a message of an unknown kind was skipped");
             }
         }
         Ok(())
@@ -249,6 +249,7 @@ struct Turn {
 }
 
 /// What came of asking for something to say.
+#[expect(clippy::large_enum_variant, reason = "returned once per message and consumed at once")]
 enum Said {
     Message(SyncMessage),
     Nothing,
@@ -279,13 +280,13 @@ impl Turn {
         match ledger.next(at, now) {
             Next::Send(message) => Said::Message(encode(&message, now.active)),
             Next::End(why) => Said::End(why),
-            Next::Wait(until) => match self.outbox.next() {
-                Some(notice) => Said::Message(notice.encode()),
-                None => {
-                    self.wait_until = Some(until);
-                    Said::Nothing
+            Next::Wait(until) => {
+                if let Some(notice) = self.outbox.next() {
+                    return Said::Message(notice.encode());
                 }
-            },
+                self.wait_until = Some(until);
+                Said::Nothing
+            }
         }
     }
 

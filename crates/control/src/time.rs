@@ -33,7 +33,7 @@ impl Time {
                 return;
             }
             // Never less than the timer's own grain, or the loop would spin on the last microseconds.
-            tokio::time::sleep((at - now).max(Duration::from_millis(1))).await;
+            tokio::time::sleep(at.saturating_sub(now).max(Duration::from_millis(1))).await;
         }
     }
 

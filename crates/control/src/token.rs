@@ -130,8 +130,7 @@ impl TokenFile {
     /// In a place where everybody may make directories, ours must be ours.
     fn check_directory(&self) -> Result<(), TokenError> {
         let directory = self.directory();
-        let shared = directory.parent().is_some_and(|parent| parent == Path::new("/tmp"));
-        if !shared {
+        if !is_fallback(directory) {
             return Ok(());
         }
         let found = match std::fs::symlink_metadata(directory) {
@@ -142,7 +141,7 @@ impl TokenFile {
             Ok(found) => found,
         };
         let ours = found.uid() == rustix::process::geteuid().as_raw();
-        if found.is_dir() && ours && found.mode() & 0o077 == 0 {
+        if found.is_dir() && ours && found.mode() & 0o777 == 0o700 {
             Ok(())
         } else {
             Err(TokenError::Directory { path: directory.to_owned() })
@@ -179,6 +178,13 @@ impl std::fmt::Debug for Token {
     }
 }
 
+/// Is this `/tmp/smartproxy-UID`, of any user?
+fn is_fallback(directory: &Path) -> bool {
+    let name = directory.strip_prefix("/tmp").ok().and_then(Path::to_str);
+    let uid = name.and_then(|name| name.strip_prefix("smartproxy-"));
+    uid.is_some_and(|uid| !uid.is_empty() && uid.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// So many random bytes, as twice as many digits.
 fn random_hex(bytes: usize) -> io::Result<String> {
     let mut random = vec![0_u8; bytes];
@@ -194,4 +200,89 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     writeln!(file, "{text}")?;
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_missing_token_is_made_once_and_only_its_owner_may_read_it() {
+        let place = tempfile::tempdir().unwrap();
+        let file = TokenFile::new(place.path().join("run/control.token"));
+        assert!(matches!(file.read(), Err(TokenError::Missing { .. })), "reading makes nothing");
+        let made = file.create_if_missing().unwrap();
+        assert_eq!((mode(file.path()), mode(&place.path().join("run"))), (0o600, 0o700));
+        assert_eq!(made.reveal().len(), 64);
+        assert_eq!(file.create_if_missing().unwrap(), made, "an existing token is not overwritten");
+        assert_eq!(file.read().unwrap(), made);
+        let left: Vec<_> = std::fs::read_dir(place.path().join("run")).unwrap().collect();
+        assert_eq!(left.len(), 1, "the temporary file is gone");
+    }
+
+    #[test]
+    fn of_several_that_start_at_once_all_end_up_with_one_token() {
+        let place = tempfile::tempdir().unwrap();
+        let file = TokenFile::new(place.path().join("control.token"));
+        let made: Vec<Token> = std::thread::scope(|scope| {
+            let starts: Vec<_> = (0..8).map(|_| scope.spawn(|| file.create_if_missing().unwrap())).collect();
+            starts.into_iter().map(|start| start.join().unwrap()).collect()
+        });
+        assert!(made.iter().all(|token| *token == made[0]));
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused_with_words() {
+        let place = tempfile::tempdir().unwrap();
+        let file = TokenFile::new(place.path().join("control.token"));
+        for content in [
+            &b""[..],
+            b"short\n",
+            b"two words here, long",
+            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+            &[b'x'; 5000],
+        ] {
+            std::fs::write(file.path(), content).unwrap();
+            let error = file.read().unwrap_err();
+            assert!(matches!(error, TokenError::Content { .. }), "{error}");
+        }
+        std::fs::write(file.path(), "an-operators-own-secret\r\n").unwrap();
+        assert_eq!(file.read().unwrap().reveal(), "an-operators-own-secret");
+    }
+
+    #[test]
+    fn the_fallback_in_tmp_must_be_ours_alone() {
+        let name = format!("/tmp/smartproxy-{}{}", u32::MAX, std::process::id());
+        let directory = Path::new(&name);
+        let file = TokenFile::new(directory.join("control.token"));
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), directory).unwrap();
+        let linked = file.create_if_missing();
+        std::fs::remove_file(directory).unwrap();
+        assert!(matches!(linked, Err(TokenError::Directory { .. })), "a link leads anywhere");
+        std::fs::create_dir(directory).unwrap();
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let open = file.create_if_missing();
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let ours = file.create_if_missing();
+        std::fs::remove_dir_all(directory).unwrap();
+        assert!(matches!(open, Err(TokenError::Directory { .. })), "others may look");
+        assert!(ours.is_ok());
+    }
+
+    #[test]
+    fn only_the_token_matches_and_it_is_not_shown() {
+        let token = Token("0123456789abcdef".to_owned());
+        assert!(token.matches(b"0123456789abcdef"));
+        for wrong in [&b""[..], b"0123456789abcde", b"0123456789abcdeg", b"0123456789abcdef0"] {
+            assert!(!token.matches(wrong));
+        }
+        assert_eq!(format!("{token:?}"), "Token(..)");
+    }
 }

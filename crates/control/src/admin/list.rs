@@ -231,7 +231,9 @@ fn for_each_record(
         if heading == Heading::Older {
             records.reverse();
         }
-        records.iter().for_each(|record| each(record, at));
+        for record in &records {
+            each(record, at);
+        }
         match next {
             Some(next) => from = Some(next),
             None => return,

@@ -12,7 +12,7 @@ use ledger::InstanceId;
 use crate::key::HopKey;
 
 /// How long the key of a replaced instance is kept after its session is gone.
-const KEPT: Duration = Duration::from_secs(60);
+const KEPT: Duration = Duration::from_mins(1);
 
 /// The keys in force. A copy as of one moment.
 #[derive(Clone, Debug, Default)]

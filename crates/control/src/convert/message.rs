@@ -297,7 +297,7 @@ pub(crate) fn decode(message: wire::SyncMessage, sender: InstanceId) -> Result<I
             Ok(Inbound::Ledger(Message::Heartbeat { position: heartbeat.position }, Some(active)))
         }
         Kind::Progress(progress) => {
-            let read = |half| read_progress(half, sender);
+            let read = |half: wire::HalfProgress| read_progress(&half, sender);
             let halves: Vec<(HalfKey, TrafficTotals)> =
                 list(progress.halves, MAX_HALVES, "progress.halves", read)?;
             ledger(Message::Progress(halves))

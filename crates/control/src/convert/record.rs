@@ -143,13 +143,11 @@ fn deadlines(known: &Known, clock: Option<Duration>) -> Vec<wire::Deadline> {
 
 /// `at` less `clock`, negative where it has passed.
 fn signed(at: Duration, clock: Duration) -> prost_types::Duration {
-    match at.checked_sub(clock) {
-        Some(left) => duration(left),
-        None => {
-            let prost_types::Duration { seconds, nanos } = duration(clock - at);
-            prost_types::Duration { seconds: -seconds, nanos: -nanos }
-        }
+    if let Some(left) = at.checked_sub(clock) {
+        return duration(left);
     }
+    let prost_types::Duration { seconds, nanos } = duration(clock.saturating_sub(at));
+    prost_types::Duration { seconds: -seconds, nanos: -nanos }
 }
 
 /// Both halves' stories as one, by time of day; of one moment, in the order of each half.

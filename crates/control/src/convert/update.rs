@@ -91,7 +91,7 @@ pub(crate) fn progress(key: HalfKey, totals: &TrafficTotals) -> wire::HalfProgre
 
 /// The same, read, of a half of `sender`.
 pub(crate) fn read_progress(
-    progress: wire::HalfProgress,
+    progress: &wire::HalfProgress,
     sender: InstanceId,
 ) -> Result<(HalfKey, TrafficTotals), Malformed> {
     let connection = id(&progress.connection_id, "progress.connection_id")?;
