@@ -273,7 +273,7 @@ impl Ledger {
         let mut mirror = law(
             "mirror = the peer's own table, at each digest",
             ("mirrored live", peer.mirror.live_len()),
-            ("by digest", peer.mirror.digest().opened - peer.mirror.digest().closed),
+            ("by digest", peer.mirror.digest().opened.wrapping_sub(peer.mirror.digest().closed)),
         );
         mirror.peer = Some(at);
         // A peer that is away claims nothing; the snapshot that brings it back is compared.

@@ -118,6 +118,11 @@ pub struct End {
 }
 
 impl Observation {
+    /// Bytes of a detail.
+    pub const LONGEST_DETAIL: usize = 200;
+    /// Bytes of what was measured.
+    pub const LONGEST_OBSERVED: usize = 64;
+
     /// An observation without rule or detail, with the reason's usual class and initiator.
     pub fn new(observer: Role, reason: Reason, leg: Option<LegName>, after: Duration) -> Self {
         Self {
@@ -150,6 +155,13 @@ impl Observation {
     fn is_on_hop(&self) -> bool {
         self.leg == Some(LegName::Hop) && self.class == Class::Consequence
     }
+}
+
+impl Rule {
+    /// Bytes of a name, and of a limit.
+    pub const LONGEST_NAME: usize = 64;
+    /// Bytes of the place where the value was written.
+    pub const LONGEST_SOURCE: usize = 200;
 }
 
 impl End {

@@ -40,6 +40,13 @@ impl crate::Ledger {
         false
     }
 
+    /// What is remembered beside the tables for halves that are not settled: nothing, when all are.
+    #[cfg(feature = "planted-faults")]
+    pub fn residue(&self) -> usize {
+        let in_flight: usize = self.peers.values().map(|peer| peer.in_flight.len()).sum();
+        self.settling.len() + self.unseen.len() + self.keepsakes.len() + in_flight
+    }
+
     /// Plants a fault.
     #[cfg(feature = "planted-faults")]
     pub fn plant(&mut self, fault: Fault) {

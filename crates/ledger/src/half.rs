@@ -262,7 +262,7 @@ impl Half {
     pub(crate) fn log(&mut self, entry: LogEntry) {
         if self.log.len() >= Self::LOG_HEAD * 2 {
             self.log.remove(Self::LOG_HEAD);
-            self.log_dropped += 1;
+            self.log_dropped = self.log_dropped.saturating_add(1);
         }
         self.log.push(entry);
     }

@@ -73,7 +73,9 @@ impl Journal {
         let before = (Share::of(&entry), entry.phase, entry.is_live());
         let half = Arc::make_mut(&mut entry);
         let result = change(half, self.next);
-        self.tally.moved(&before.0, &Share::of(half));
+        let after = Share::of(half);
+        debug_assert!(before.0.grows_to(&after), "what was counted of {key:?} is taken back");
+        self.tally.moved(&before.0, &after);
         if before.2 {
             self.digest.remove(key, before.1);
         }

@@ -77,6 +77,9 @@ pub struct Ledger {
     pub(crate) ticked: Duration,
     #[cfg(feature = "planted-faults")]
     pub(crate) fault: Option<crate::fault::Fault>,
+    /// How often a half was looked at to see whether it settles.
+    #[cfg(test)]
+    pub(crate) looks: std::cell::Cell<usize>,
 }
 
 /// What the ledger keeps of a live half beside its record.
@@ -203,6 +206,8 @@ impl Ledger {
             ticked: Duration::ZERO,
             #[cfg(feature = "planted-faults")]
             fault: None,
+            #[cfg(test)]
+            looks: std::cell::Cell::new(0),
         }
     }
 
@@ -409,6 +414,12 @@ impl Ledger {
     /// Live own halves that are joined to `instance`.
     pub fn joined_live(&self, instance: InstanceId) -> u64 {
         self.joined.get(&instance).copied().unwrap_or(0)
+    }
+
+    /// How often a half was looked at to see whether it settles.
+    #[cfg(test)]
+    pub(crate) fn looked_at(&self) -> usize {
+        self.looks.get()
     }
 
     /// The cheap law, after every mutation of a debug build.

@@ -50,6 +50,8 @@ mod mirror;
 mod peer;
 mod phase;
 mod reason;
+#[cfg(test)]
+mod rig;
 mod session;
 mod settle;
 mod shared;

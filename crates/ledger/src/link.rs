@@ -42,8 +42,14 @@ pub enum HelloRefused {
     WrongSession,
 }
 
-/// Live halves that a peer may announce beyond its own limit before its session is reset.
-const SLACK: u64 = 1_000;
+/// Live halves that a peer may announce beyond its own limit before its session is reset: at least so many,
+/// and as many again as the limit. Clients that are being refused, because the limit is reached, have
+/// records too until they are gone.
+const SLACK: u64 = 10_000;
+/// No peer has more live halves than this, whatever it announces as its limit.
+const MOST_LIVE: u64 = 4_000_000;
+/// Closed halves of a peer, at most: retention by memory (64 MiB) leaves it far fewer.
+const MOST_CLOSED: u64 = 250_000;
 /// Halves whose progress is reported per message.
 const PROGRESS_HALVES: usize = 250;
 
@@ -199,14 +205,16 @@ impl Ledger {
             let older = SessionKey { peer: hello.instance, number: older.number };
             self.end_session(older, SessionEnd::Lost, now);
         }
+        // A position that our journal has not reached is of another life, or a lie: a snapshot answers it.
         let mine = hello.resume.filter(|resume| resume.peer == self.instance);
-        let cursor = mine.map(|resume| resume.applied);
+        let cursor = mine.map(|resume| resume.applied).filter(|at| *at <= self.own.position());
         let role = hello.role;
         let peer =
             self.peers.entry(hello.instance).or_insert_with(|| Peer::new(hello.instance, role, now.active));
         peer.mirror.rewind();
         peer.last_session = hello.session;
-        peer.max_live = hello.max_live;
+        peer.max_live = allowance(hello.max_live);
+        peer.mirror.most = usize::try_from(peer.max_live + MOST_CLOSED).unwrap_or(usize::MAX);
         peer.session = Some(Session::new(hello.session, cursor, now.active));
         at
     }
@@ -283,9 +291,10 @@ impl Ledger {
         if let Some(session) = &mut peer.session {
             session.owe_ack(applied);
         }
-        let too_many = peer.mirror.live_len() > peer.max_live.saturating_add(SLACK);
+        let too_many = peer.mirror.live_len() > peer.max_live;
         self.consider(from, changes, now);
         match outcome {
+            Err(Unappliable::TooMany) => Err(SessionEnd::TooManyHalves),
             Err(why) => Err(SessionEnd::Unappliable(why)),
             Ok(_) if too_many => Err(SessionEnd::TooManyHalves),
             Ok(_) => Ok(()),
@@ -317,6 +326,11 @@ impl Ledger {
         }
         session.heartbeat_received(now.active);
     }
+}
+
+/// How many live halves are believed of a peer that announces `limit`.
+fn allowance(limit: u64) -> u64 {
+    limit.saturating_add(limit.max(SLACK)).min(MOST_LIVE)
 }
 
 fn current(peers: &mut std::collections::BTreeMap<InstanceId, Peer>, at: SessionKey) -> Option<&mut Session> {
@@ -353,3 +367,6 @@ impl std::error::Error for HelloRefused {}
 
 /// The role that dials.
 pub const DIALS: Role = Role::Inner;
+
+#[cfg(test)]
+mod tests;

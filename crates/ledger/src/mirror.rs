@@ -3,7 +3,7 @@
 //! *Owns* the copy of one peer instance's table, its tally and digest, and a snapshot being received.
 //! *Never* invents a fact: it applies what came, in order, once. *Invariant*: at every pull's end the
 //! mirror's digest equals the one the peer sent with it; a difference is drift, is counted and is repaired
-//! by a snapshot, never silently.
+//! by a snapshot, never silently. What contradicts itself is refused before it is counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::half::{Half, HalfUpdate};
-use crate::id::{HalfKey, InstanceId, Role};
+use crate::id::{Attempt, HalfKey, InstanceId, Role};
 use crate::tally::{Share, Tally};
 
 /// One peer instance's halves.
@@ -33,14 +33,16 @@ pub(crate) struct Mirror {
     /// Nothing was ever applied, or what was cannot be trusted: only a snapshot will do.
     needs_snapshot: bool,
     staged: Option<Staged>,
+    /// The most halves it holds, live and closed; staged ones apart.
+    pub(crate) most: usize,
 }
 
 #[derive(Debug, Default)]
 struct Staged {
     next_index: u64,
+    through: u64,
     base: Tally,
-    halves: Vec<Half>,
-    seqs: Vec<u64>,
+    halves: BTreeMap<HalfKey, (u64, Half)>,
 }
 
 /// Why an update cannot be applied.
@@ -61,6 +63,11 @@ pub enum Unappliable {
     Undescribed,
     /// The digests differ at a pull's end.
     Drift,
+    /// A position outside of what the message says it covers, a half twice, a half that takes back what was
+    /// counted, an end without CLOSED or the other way round, a cause without an end.
+    Contradiction,
+    /// More halves than the peer can have.
+    TooMany,
 }
 
 /// What a chunk did.
@@ -91,6 +98,7 @@ impl Mirror {
             complete: 0,
             needs_snapshot: true,
             staged: None,
+            most: usize::MAX,
         }
     }
 
@@ -120,6 +128,13 @@ impl Mirror {
         if self.needs_snapshot || after != self.applied || through < after {
             return Err(Unappliable::Gap { applied: self.applied, after });
         }
+        let mut from = after;
+        for update in &updates {
+            if update.seq <= from || update.seq > through {
+                return Err(Unappliable::Contradiction);
+            }
+            from = update.seq;
+        }
         self.apply_unchecked(through, horizon, updates, digest, changes)
     }
 
@@ -147,7 +162,7 @@ impl Mirror {
                 (None, false) => return Err(Unappliable::Undescribed),
             };
             Arc::make_mut(&mut half).apply(update);
-            self.put(seq, &half);
+            self.put(seq, &half)?;
             changes.push((before, Some(half)));
         }
         self.applied = through;
@@ -175,18 +190,29 @@ impl Mirror {
             return Err(Unappliable::Foreign);
         }
         if index == 0 {
-            self.staged = Some(Staged { base: base.unwrap_or_default(), ..Staged::default() });
+            self.staged = Some(Staged { through, base: base.unwrap_or_default(), ..Staged::default() });
         }
-        let staged =
-            self.staged.as_mut().filter(|s| s.next_index == index).ok_or(Unappliable::ChunkOutOfOrder)?;
+        let mut staged =
+            self.staged.take().filter(|s| s.next_index == index).ok_or(Unappliable::ChunkOutOfOrder)?;
         staged.next_index += 1;
-        for update in updates {
-            staged.seqs.push(update.seq);
-            staged.halves.push(Half::from_update(update).ok_or(Unappliable::Undescribed)?);
+        if staged.through != through || updates.iter().any(|update| update.seq > through) {
+            return Err(Unappliable::Contradiction);
         }
-        let Some(digest) = digest else { return Ok(Staging::More) };
-        let staged = self.staged.take().expect("just used");
-        self.replace(staged, through, changes);
+        for update in updates {
+            let (key, seq) = (update.key, update.seq);
+            let half = Half::from_update(update).ok_or(Unappliable::Undescribed)?;
+            if staged.halves.insert(key, (seq, half)).is_some() {
+                return Err(Unappliable::Contradiction);
+            }
+        }
+        if staged.halves.len() > self.most {
+            return Err(Unappliable::TooMany);
+        }
+        let Some(digest) = digest else {
+            self.staged = Some(staged);
+            return Ok(Staging::More);
+        };
+        self.replace(staged, changes)?;
         if *digest == self.digest { Ok(Staging::Replaced) } else { Err(Unappliable::Drift) }
     }
 
@@ -233,15 +259,45 @@ impl Mirror {
         &self.digest
     }
 
-    fn owns(&self, update: &HalfUpdate) -> bool {
-        update.key.instance == self.instance && update.role == self.role
+    /// Halves of a snapshot that is not complete.
+    #[cfg(test)]
+    pub(crate) fn staged_len(&self) -> usize {
+        self.staged.as_ref().map_or(0, |staged| staged.halves.len())
     }
 
-    fn put(&mut self, seq: u64, half: &Arc<Half>) {
+    /// The running numbers are those of a recount.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        let mut tally = self.base.clone();
+        self.halves().for_each(|half| tally.fold(half));
+        assert_eq!(tally, self.tally, "mirrored tally");
+        assert_eq!(self.live, self.halves().filter(|half| half.is_live()).count() as u64, "mirrored live");
+        assert_eq!(self.settling, self.halves().filter(|half| half.is_settling()).count() as u64);
+        assert!(self.halves.len() <= self.most, "{} halves of at most {}", self.halves.len(), self.most);
+    }
+
+    fn owns(&self, update: &HalfUpdate) -> bool {
+        let HalfUpdate { key, role, front_instance, .. } = update;
+        let front = key.attempt == Attempt::FRONT && *front_instance == self.instance;
+        key.instance == self.instance && *role == self.role && (front || *role == Role::Inner)
+    }
+
+    /// Takes a half in its newest state, unless it contradicts itself or what was counted of it.
+    fn put(&mut self, seq: u64, half: &Arc<Half>) -> Result<(), Unappliable> {
         let key = half.key;
+        let known = self.halves.get(&key);
+        let share = known.map_or_else(Share::default, |(_, old)| Share::of(old));
+        let now = Share::of(half);
+        let sound =
+            half.phase.is_closed() == half.end.is_some() && (half.end.is_some() || half.settlement.is_none());
+        if !sound || !share.grows_to(&now) {
+            return Err(Unappliable::Contradiction);
+        }
+        if known.is_none() && self.halves.len() >= self.most {
+            return Err(Unappliable::TooMany);
+        }
         let before = self.halves.insert(key, (seq, Arc::clone(half)));
-        let share = before.as_ref().map_or_else(Share::default, |(_, old)| Share::of(old));
-        self.tally.moved(&share, &Share::of(half));
+        self.tally.moved(&share, &now);
         if let Some((old_seq, old)) = &before {
             self.settled.remove(&(*old_seq, key));
             if old.is_live() {
@@ -250,18 +306,20 @@ impl Mirror {
             }
             self.settling -= u64::from(old.is_settling());
         } else {
-            self.digest.opened += 1;
+            self.digest.opened = self.digest.opened.wrapping_add(1);
         }
         if half.is_live() {
             self.live += 1;
             self.digest.add(key, half.phase);
         } else {
-            self.digest.closed += u64::from(before.is_none_or(|(_, old)| old.is_live()));
+            let ends = u64::from(before.is_none_or(|(_, old)| old.is_live()));
+            self.digest.closed = self.digest.closed.wrapping_add(ends);
             self.settling += u64::from(half.is_settling());
             if !half.is_settling() {
                 self.settled.insert((seq, key));
             }
         }
+        Ok(())
     }
 
     /// The peer has folded its settled halves up to `horizon`; so do we.
@@ -275,10 +333,10 @@ impl Mirror {
         }
     }
 
-    fn replace(&mut self, staged: Staged, through: u64, changes: &mut Changes) {
+    fn replace(&mut self, staged: Staged, changes: &mut Changes) -> Result<(), Unappliable> {
         let old = std::mem::take(&mut self.halves);
-        let base = staged.base;
-        *self = Self::new(self.instance, self.role);
+        let Staged { base, through, halves, .. } = staged;
+        *self = Self { most: self.most, ..Self::new(self.instance, self.role) };
         self.tally = base.clone();
         self.digest.opened = base.opened;
         self.digest.closed = base.closed;
@@ -286,16 +344,20 @@ impl Mirror {
         self.applied = through;
         self.complete = through;
         self.needs_snapshot = false;
-        for (half, seq) in staged.halves.into_iter().zip(staged.seqs) {
+        let mut sound = Ok(());
+        for (seq, half) in halves.into_values() {
             let mut half = Arc::new(half);
             let before = old.get(&half.key).map(|(_, old)| Arc::clone(old));
             if let Some(before) = before.as_ref().filter(|_| half.is_live()) {
                 Arc::make_mut(&mut half).traffic.merge(&before.traffic);
             }
-            self.put(seq, &half);
-            changes.push((before, Some(half)));
+            match self.put(seq, &half) {
+                Ok(()) => changes.push((before, Some(half))),
+                Err(why) => sound = Err(why),
+            }
         }
         let gone = old.into_iter().filter(|(key, _)| !self.halves.contains_key(key));
         changes.extend(gone.map(|(_, (_, half))| (Some(half), None)));
+        sound
     }
 }

@@ -25,6 +25,7 @@ pub(crate) struct Peer {
     /// When the latest stale spell ended.
     pub(crate) fresh_since: Duration,
     pub(crate) in_flight: BTreeMap<(ConnectionId, Attempt), Duration>,
+    /// The most live halves that are believed of it.
     pub(crate) max_live: u64,
     pub(crate) closed_unseen: u64,
     pub(crate) drifted: bool,

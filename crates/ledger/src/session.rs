@@ -46,7 +46,7 @@ pub enum SessionEnd {
     Stalled,
     /// The peer sent something that cannot be applied.
     Unappliable(Unappliable),
-    /// The peer announced more live halves than its own limit.
+    /// The peer announced more halves than it can have: live ones beyond its own limit, or retained ones.
     TooManyHalves,
     /// An acknowledgement of something never sent.
     BadAck,
@@ -186,6 +186,15 @@ impl Session {
         self.acked
     }
 
+    /// The position after the oldest batch that is not acknowledged.
+    #[cfg(test)]
+    pub(crate) fn first_unacked(&self) -> Option<u64> {
+        self.unacked.front().and_then(|sent| match sent {
+            Sent::Through(position) => Some(*position),
+            Sent::Chunk(_) => None,
+        })
+    }
+
     pub(crate) const fn cursor(&self) -> Option<u64> {
         self.cursor
     }
@@ -209,14 +218,14 @@ impl Session {
             self.unacked.pop_front();
             moved = true;
         }
-        if ack.applied > self.cursor.unwrap_or(0) {
+        if ack.applied > self.cursor.unwrap_or(0) || ack.chunks > self.chunks_sent {
             return Err(SessionEnd::BadAck);
         }
         if moved || ack.applied > self.acked || ack.chunks > self.chunks_acked {
             self.last_progress_acked = now;
         }
         self.acked = self.acked.max(ack.applied);
-        self.chunks_acked = ack.chunks;
+        self.chunks_acked = self.chunks_acked.max(ack.chunks);
         Ok(())
     }
 

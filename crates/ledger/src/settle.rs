@@ -30,6 +30,8 @@ impl Ledger {
     pub(crate) fn reconsider(&mut self, key: HalfKey, now: Now) {
         let Some(half) = self.own.half(key).filter(|half| half.is_settling()) else { return };
         let half = Arc::clone(half);
+        #[cfg(test)]
+        self.looks.set(self.looks.get() + 1);
         match self.verdict(&half, now) {
             Verdict::Wait => {}
             Verdict::Settle(cause, from) => self.settle(key, cause, from),
@@ -136,7 +138,8 @@ impl Ledger {
                 HopBalance::Exact => {}
                 HopBalance::Gap(bytes) => {
                     self.alarms.hop_gaps += 1;
-                    self.alarms.hop_gap_bytes += bytes;
+                    // A peer's word: it may be any number.
+                    self.alarms.hop_gap_bytes = self.alarms.hop_gap_bytes.saturating_add(bytes);
                 }
                 HopBalance::Contradiction => self.alarms.hop_contradictions += 1,
             }
@@ -358,3 +361,6 @@ impl HopBalance {
         [Self::of(&front.hop, &inner.hop), Self::of(&inner.hop, &front.hop)]
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,30 +49,31 @@ pub(crate) struct Share {
 impl Tally {
     /// Closed and settled, over all reasons.
     pub fn settled_total(&self) -> u64 {
-        self.settled.values().sum()
+        self.settled.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// Settled with `reason`, by whoever began it.
     pub fn settled_by(&self, reason: Reason) -> u64 {
-        self.settled.iter().filter(|((r, _), _)| *r == reason).map(|(_, count)| count).sum()
+        let counts = self.settled.iter().filter(|((r, _), _)| *r == reason);
+        counts.fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 
-    /// A half's contribution moved from `before` to `after`. Contributions only grow.
+    /// A half's contribution moved from `before` to `after`. Contributions only grow: see
+    /// [`Share::grows_to`]. Sums of what a peer claims stop at the largest number instead of starting over.
     pub(crate) fn moved(&mut self, before: &Share, after: &Share) {
-        self.opened += u64::from(after.counted) - u64::from(before.counted);
-        self.closed += u64::from(after.closed) - u64::from(before.closed);
-        self.bridged += u64::from(after.bridged) - u64::from(before.bridged);
-        self.tls_terminated += u64::from(after.tls) - u64::from(before.tls);
-        self.late_evidence += after.late - before.late;
-        self.requests += after.requests - before.requests;
-        for (sum, (a, b)) in
-            flat(&mut self.bytes).zip(after.bytes.iter().flatten().zip(before.bytes.iter().flatten()))
-        {
-            *sum += a - b;
+        grow(&mut self.opened, before.counted, after.counted);
+        grow(&mut self.closed, before.closed, after.closed);
+        grow(&mut self.bridged, before.bridged, after.bridged);
+        grow(&mut self.tls_terminated, before.tls, after.tls);
+        grow(&mut self.late_evidence, before.late, after.late);
+        grow(&mut self.requests, before.requests, after.requests);
+        let steps = before.bytes.iter().flatten().zip(after.bytes.iter().flatten());
+        for (sum, (before, after)) in flat(&mut self.bytes).zip(steps) {
+            grow(sum, *before, *after);
         }
         if let (None, Some((reason, initiator, from))) = (before.settled, after.settled) {
-            *self.settled.entry((reason, initiator)).or_default() += 1;
-            self.settled_from[from as usize] += 1;
+            grow(self.settled.entry((reason, initiator)).or_default(), false, true);
+            grow(&mut self.settled_from[from as usize], false, true);
         }
     }
 
@@ -83,25 +84,38 @@ impl Tally {
 
     /// Adds another tally.
     pub fn add(&mut self, other: &Self) {
-        self.opened += other.opened;
-        self.closed += other.closed;
+        grow(&mut self.opened, 0, other.opened);
+        grow(&mut self.closed, 0, other.closed);
         for (key, count) in &other.settled {
-            *self.settled.entry(*key).or_default() += count;
+            grow(self.settled.entry(*key).or_default(), 0, *count);
         }
         for (mine, theirs) in self.settled_from.iter_mut().zip(other.settled_from) {
-            *mine += theirs;
+            grow(mine, 0, theirs);
         }
-        self.bridged += other.bridged;
-        self.tls_terminated += other.tls_terminated;
-        self.late_evidence += other.late_evidence;
-        self.requests += other.requests;
+        grow(&mut self.bridged, 0, other.bridged);
+        grow(&mut self.tls_terminated, 0, other.tls_terminated);
+        grow(&mut self.late_evidence, 0, other.late_evidence);
+        grow(&mut self.requests, 0, other.requests);
         for (mine, theirs) in flat(&mut self.bytes).zip(other.bytes.iter().flatten()) {
-            *mine += theirs;
+            grow(mine, 0, *theirs);
         }
     }
 }
 
 impl Share {
+    /// Does nothing that was counted shrink or change on the way to `after`?
+    pub(crate) fn grows_to(&self, after: &Self) -> bool {
+        let bytes = self.bytes.iter().flatten().zip(after.bytes.iter().flatten());
+        self.counted <= after.counted
+            && self.closed <= after.closed
+            && self.bridged <= after.bridged
+            && self.tls <= after.tls
+            && self.late <= after.late
+            && self.requests <= after.requests
+            && (self.settled.is_none() || self.settled == after.settled)
+            && bytes.into_iter().all(|(before, after)| before <= after)
+    }
+
     pub(crate) fn of(half: &Half) -> Self {
         let closed = half.end.is_some();
         let bytes = std::array::from_fn(|leg| std::array::from_fn(|d| half.traffic.meters[leg][d].bytes));
@@ -120,6 +134,11 @@ impl Share {
             bytes: if closed { bytes } else { [[0; 2]; 3] },
         }
     }
+}
+
+/// `sum` follows a contribution from `before` up to `after`.
+fn grow<T: Into<u64>>(sum: &mut u64, before: T, after: T) {
+    *sum = sum.saturating_add(after.into().saturating_sub(before.into()));
 }
 
 fn flat(bytes: &mut [[u64; 2]; 3]) -> impl Iterator<Item = &mut u64> {
