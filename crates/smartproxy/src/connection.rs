@@ -103,6 +103,11 @@ fn route<'a>(
         client_ip: address.ip(),
     };
     let decision = app.table.decide(&question);
+    let trace = match &decision.entry {
+        Ok(_) => decision.trace.to_string(),
+        Err(none) if decision.trace.steps.is_empty() => none.to_string(),
+        Err(none) => format!("{}; {none}", decision.trace),
+    };
     let entry: Result<&Arc<Entry>, Reason> = decision.entry.map_err(|none| match (none, &initial.kind) {
         (NoEntry::NotTls, Kind::PlainHttp) => Reason::PlainHttpOnTlsPort,
         (NoEntry::NotTls, _) => Reason::NotTls,
@@ -117,7 +122,7 @@ fn route<'a>(
         generation: app.generation,
         server_name: question.server_name.map(Arc::from),
         alpn_offered: offered.iter().map(|name| String::from_utf8_lossy(name).into()).collect(),
-        trace: Some(decision.trace.to_string().into()),
+        trace: Some(trace.into()),
         protocol: None,
     };
     let routing = Change::Routing(Arc::new(routing));
