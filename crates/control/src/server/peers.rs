@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ struct Shared {
     announcement: watch::Sender<Announcement>,
     changed: watch::Sender<u64>,
     turn: AtomicUsize,
+    /// Somebody was told that nobody is ready, or that all are full, and may be waiting for better news.
+    turned_away: AtomicBool,
     sessions: Mutex<BTreeMap<InstanceId, Running>>,
     last_review: Mutex<Vec<(InstanceId, Readiness)>>,
 }
@@ -126,6 +128,7 @@ impl Peers {
                 announcement: watch::Sender::default(),
                 changed: watch::Sender::default(),
                 turn: AtomicUsize::new(0),
+                turned_away: AtomicBool::new(false),
                 sessions: Mutex::default(),
                 last_review: Mutex::default(),
             }),
@@ -152,6 +155,8 @@ impl Peers {
             }
         }
         if fewest.is_empty() {
+            // A change between this look and the next review would otherwise be nobody's news.
+            self.shared.turned_away.store(true, Ordering::SeqCst);
             return if full { Pick::Full } else { Pick::None };
         }
         let turn = turn.fetch_add(1, Ordering::Relaxed) % fewest.len();
@@ -314,7 +319,9 @@ impl Peers {
             .directory
             .each(|(instance, facts)| (*instance, self.judge(*instance, facts, generation, now).0));
         let mut last = self.shared.last_review.lock().unwrap_or_else(PoisonError::into_inner);
-        if *last != found {
+        let any = found.iter().any(|(_, readiness)| *readiness == Readiness::Ready);
+        let awaited = any && self.shared.turned_away.swap(false, Ordering::SeqCst);
+        if awaited || *last != found {
             for (instance, readiness) in found.iter().filter(|entry| !last.contains(entry)) {
                 tracing::info!(peer = %instance, %readiness, "a networkproxy's readiness changed");
             }

@@ -264,7 +264,7 @@ async fn an_operator_closes_a_connection_at_either_process() {
         assert_eq!((key == bridged.front, order.mode), (by_front, CloseMode::Abort));
         // The hop ends, and the other half with it.
         if by_front {
-            bridged.end_inner(&inner.node, ledger::Reason::HopClosed);
+            bridged.lose_inner(&inner.node);
         } else {
             bridged.lose_front(&front.node);
         }

@@ -6,7 +6,7 @@ use control::Reading;
 use ledger::{LedgerLimits, Reason};
 
 use crate::cutter::{Cutter, Link};
-use crate::harness::{Front, Inner, Place, RHYTHM, agree, ready, until};
+use crate::harness::{Front, Inner, Place, RHYTHM, agree, bounded, ready, until};
 use crate::traffic::{Bridged, Rng, churn, open_bridged};
 
 /// the stream is cut at random points of a history; the tables converge.
@@ -65,7 +65,7 @@ async fn a_link_that_stands_still_is_noticed_and_replaced() {
     cutter.set(Link::Stopped);
     until("unreadiness", || !front.peers.is_ready(inner.instance()), String::new).await;
     assert!(front.peers.session_is_up(inner.instance()), "not ready before the session is given up");
-    assert!(changed.has_changed().unwrap(), "who waits for readiness is told that it fell");
+    bounded("the news that it fell", changed.changed()).await.unwrap();
     let down = || !front.peers.session_is_up(inner.instance());
     until("the reset", down, String::new).await;
     cutter.set(Link::Open);
@@ -127,7 +127,7 @@ async fn a_killed_smartproxy_is_lost_and_its_successor_takes_over() {
     let lost: Vec<Bridged> = (0..1_000).map(|_| open_bridged(&front.node, &inner.node)).collect();
     agree(&[(&front.node, &inner.node)]).await;
     front.kill().await;
-    lost.iter().for_each(|bridged| bridged.end_inner(&inner.node, Reason::HopReset));
+    lost.iter().for_each(|bridged| bridged.lose_inner(&inner.node));
     let successor = Front::start_on(&place, address, LedgerLimits::default(), Reading::Open);
     ready(&successor, &inner).await;
     let counters = || inner.node.ledger.counters(inner.node.time.now());

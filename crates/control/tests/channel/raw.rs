@@ -299,6 +299,8 @@ async fn a_peer_that_announces_more_than_its_limit_is_reset() {
     let place = Place::new();
     let front = Front::start(&place);
     let mut raw = Raw::register(&front, &place, Hello { max_live: 0, ..hello(instance(), 1) }).await.unwrap();
+    let nothing = wire::SnapshotChunk { digest: Some(wire::Digest::default()), ..Default::default() };
+    raw.send(Message::SnapshotChunk(nothing)).await;
     let mut position = 0;
     let ended = loop {
         let halves: Vec<HalfUpdate> = (1..=200_u64)

@@ -168,11 +168,20 @@ impl Bridged {
 
     /// smartproxy's half, after the hop was reset.
     pub(crate) fn lose_front(&self, front: &Node) {
-        let seen =
-            Observation::new(Role::Front, Reason::HopReset, Some(LegName::Hop), Duration::from_millis(9));
-        let ending = Ending { observations: vec![seen], ..Ending::default() };
-        front.ledger.close(self.front, ending, now(front)).unwrap();
+        lose(front, self.front);
     }
+
+    /// networkproxy's half, after the hop was reset.
+    pub(crate) fn lose_inner(&self, inner: &Node) {
+        lose(inner, self.inner);
+    }
+}
+
+/// A half that saw the hop reset and counted nothing on it.
+fn lose(node: &Node, key: HalfKey) {
+    let role = node.ledger.role();
+    let seen = Observation::new(role, Reason::HopReset, Some(LegName::Hop), Duration::from_millis(9));
+    node.ledger.close(key, Ending { observations: vec![seen], ..Ending::default() }, now(node)).unwrap();
 }
 
 /// `steps` random openings, exchanges and ends, with `between` after each.
