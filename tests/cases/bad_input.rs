@@ -68,7 +68,7 @@ async fn garbage_is_not_tls() -> Result<()> {
 #[tokio::test]
 async fn a_long_line_without_an_end_is_not_tls() -> Result<()> {
     let stage = Stage::start().await?;
-    stage.refused(&[b'a'; 65_536], "not_tls", "client").await?;
+    stage.refused(&vec![b'a'; 65_536], "not_tls", "client").await?;
     stage.undisturbed().await
 }
 

@@ -4,8 +4,12 @@
 //! has an address of its own and ends with the harness's teardown.
 
 mod bad_input;
+mod books;
 mod endings;
 mod hop;
+mod http;
 mod limits;
 mod passthrough;
 mod plain_tcp;
+mod termination;
+mod web_socket;

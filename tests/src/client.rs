@@ -9,7 +9,7 @@ pub mod tools;
 pub mod web_socket;
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -42,6 +42,27 @@ pub async fn connect_from(from: IpAddr, to: SocketAddr) -> Result<TcpStream> {
     let stream = wait::within("a client connects", wait::SOON, socket.connect(to)).await??;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// Connects to what is expected to refuse at once, perhaps before the client knows that it was connected: from where,
+/// what came, and how it ended.
+pub async fn connect_refused(to: SocketAddr) -> Result<(SocketAddr, Vec<u8>, Ending)> {
+    connect_refused_from(IpAddr::V4(Ipv4Addr::LOCALHOST), to).await
+}
+
+/// As [`connect_refused`], from this address.
+pub async fn connect_refused_from(from: IpAddr, to: SocketAddr) -> Result<(SocketAddr, Vec<u8>, Ending)> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(from, 0))?;
+    let from = socket.local_addr()?;
+    match wait::within("a client connects", wait::SOON, socket.connect(to)).await? {
+        Ok(mut stream) => {
+            let (bytes, ending) = read_to_end(&mut stream, wait::SOON).await?;
+            Ok((from, bytes, ending))
+        }
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok((from, Vec::new(), Ending::Reset)),
+        Err(error) => Err(error).context("connecting"),
+    }
 }
 
 /// Reads to the end, at most `bound`: what came, and how it ended.

@@ -60,6 +60,11 @@ impl Tls {
         Ok(config)
     }
 
+    /// A connector that keeps its session tickets from one connection to the next.
+    pub fn connector(&self) -> Result<TlsConnector> {
+        Ok(TlsConnector::from(Arc::new(self.config()?)))
+    }
+
     fn server_name(&self) -> Result<ServerName<'static>> {
         Ok(match &self.name {
             Some(name) => ServerName::try_from(name.clone())?,
@@ -80,7 +85,7 @@ impl Tls {
 
     /// Shakes hands on `stream`, at most so long.
     pub async fn over_within(&self, stream: TcpStream, bound: Duration) -> Result<TlsStream<TcpStream>> {
-        let connector = TlsConnector::from(Arc::new(self.config()?));
+        let connector = self.connector()?;
         let handshake = connector.connect(self.server_name()?, stream);
         wait::within("a TLS handshake", bound, handshake).await?.context("a TLS handshake")
     }

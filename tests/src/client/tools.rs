@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
 use crate::certificates::Authority;
@@ -38,27 +38,50 @@ pub async fn curl(directory: &Path, to: SocketAddr, name: &str, path: &str, more
         .arg(authority(directory)?)
         .args(more)
         .arg(format!("https://{name}:{}{path}", to.port()));
-    run(command, "").await
+    run(command).await
 }
 
-/// `openssl s_client` to `to`, with more arguments, fed with `input`; it closes when the server does.
-pub async fn s_client(directory: &Path, to: SocketAddr, input: &str, more: &[&str]) -> Result<Said> {
+/// `openssl s_client` to `to`, with more arguments: says `input`, and goes when it was answered with `answer`.
+pub async fn s_client(
+    directory: &Path,
+    to: SocketAddr,
+    input: &str,
+    answer: &str,
+    more: &[&str],
+) -> Result<Said> {
+    let authority = authority(directory)?.display().to_string();
+    let trusting = ["-verify_return_error", "-CAfile", &authority];
+    s_client_unverified(to, input, answer, &[&trusting, more].concat()).await
+}
+
+/// As [`s_client`], whatever the certificate.
+pub async fn s_client_unverified(to: SocketAddr, input: &str, answer: &str, more: &[&str]) -> Result<Said> {
     let mut command = Command::new("openssl");
-    command
-        .args(["s_client", "-connect", &to.to_string(), "-verify_return_error", "-ign_eof", "-CAfile"])
-        .arg(authority(directory)?)
-        .args(more);
-    run(command, input).await
+    command.args(["s_client", "-connect", &to.to_string()]).args(more);
+    let mut child = spawn(&mut command)?;
+    let (mut stdin, mut stdout) =
+        (child.stdin.take().context("a pipe")?, child.stdout.take().context("a pipe")?);
+    let mut out = Vec::new();
+    let talk = async {
+        // Its standard input stays open until it was answered: its end is what makes it go.
+        stdin.write_all(input.as_bytes()).await?;
+        while !String::from_utf8_lossy(&out).contains(answer) && stdout.read_buf(&mut out).await? > 0 {}
+        drop(stdin);
+        stdout.read_to_end(&mut out).await?;
+        child.wait_with_output().await
+    };
+    let output = tokio::time::timeout(BOUND, talk).await;
+    let output = output.with_context(|| format!("{command:?} did not end within {BOUND:?}"))??;
+    Ok(Said {
+        code: output.status.code(),
+        out: String::from_utf8_lossy(&out).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
 }
 
-async fn run(mut command: Command, input: &str) -> Result<Said> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
-    let mut stdin = child.stdin.take().context("a pipe")?;
-    // A program that ends early does not read it; its exit code says why.
-    drop(stdin.write_all(input.as_bytes()).await);
-    drop(stdin);
+async fn run(mut command: Command) -> Result<Said> {
+    let mut child = spawn(&mut command)?;
+    drop(child.stdin.take());
     let output = tokio::time::timeout(BOUND, child.wait_with_output())
         .await
         .with_context(|| format!("{command:?} did not end within {BOUND:?}"))??;
@@ -67,6 +90,12 @@ async fn run(mut command: Command, input: &str) -> Result<Said> {
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
         err: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
+}
+
+fn spawn(command: &mut Command) -> Result<tokio::process::Child> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.spawn().with_context(|| format!("starting {command:?}"))
 }
 
 fn authority(directory: &Path) -> Result<PathBuf> {

@@ -12,7 +12,8 @@ use crate::wait;
 
 /// Upgrades `stream` for `url`, such as `wss://app.test/ws`.
 pub async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(url: &str, stream: S) -> Result<WebSocketStream<S>> {
-    let upgraded = tokio_tungstenite::client_async(url, stream);
+    // Boxed: it is large, and so would every future around it be.
+    let upgraded = Box::pin(tokio_tungstenite::client_async(url, stream));
     Ok(wait::within("a WebSocket upgrade", wait::SOON, upgraded).await?.context("a WebSocket upgrade")?.0)
 }
 
