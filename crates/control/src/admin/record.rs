@@ -66,17 +66,25 @@ impl Record {
     }
 
     pub(crate) fn is_live(&self) -> bool {
-        self.halves().any(|known| known.half.is_live())
+        self.halves().any(|known| self.counts_as_live(known))
+    }
+
+    /// A half that was last told to be live counts as live no longer than the half it is joined to waits for its
+    /// end: a process that was killed, or cannot be reached, never tells.
+    fn counts_as_live(&self, known: &Known) -> bool {
+        let told = known.now.is_none();
+        known.half.is_live() && !(told && self.pair().any(|half| half.settlement.is_some()))
     }
 
     pub(crate) fn phase(&self) -> Phase {
-        let live =
-            |known: &Option<Known>| known.as_ref().filter(|known| known.half.is_live()).map(shown_phase);
+        let live = |known: &Option<Known>| {
+            known.as_ref().filter(|known| self.counts_as_live(known)).map(shown_phase)
+        };
         match (live(&self.front), live(&self.inner)) {
             (Some(Phase::Connecting | Phase::Relaying) | None, Some(inner)) => inner,
             (Some(front), _) => front,
             (None, None) => {
-                let left = self.superseded.iter().find(|known| known.half.is_live());
+                let left = self.superseded.iter().find(|known| self.counts_as_live(known));
                 left.map_or(Phase::Closed, shown_phase)
             }
         }

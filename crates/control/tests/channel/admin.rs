@@ -28,7 +28,7 @@ async fn pair(place: &Place) -> (Front, Inner) {
     (front, inner)
 }
 
-fn get(id: impl ToString) -> GetConnectionRequest {
+fn get(id: impl std::fmt::Display) -> GetConnectionRequest {
     GetConnectionRequest { id: id.to_string() }
 }
 

@@ -101,7 +101,9 @@ async fn a_killed_networkproxy_is_lost_and_its_successor_takes_over() {
     let old = inner.instance();
     inner.kill().await;
     // What the kernel does: every hop socket is reset.
-    lost.iter().for_each(|bridged| bridged.lose_front(&front.node));
+    for bridged in &lost {
+        bridged.lose_front(&front.node);
+    }
     let successor = Inner::start(&place, front.address);
     ready(&front, &successor).await;
     let counters = || front.node.ledger.counters(front.node.time.now());
@@ -127,7 +129,9 @@ async fn a_killed_smartproxy_is_lost_and_its_successor_takes_over() {
     let lost: Vec<Bridged> = (0..1_000).map(|_| open_bridged(&front.node, &inner.node)).collect();
     agree(&[(&front.node, &inner.node)]).await;
     front.kill().await;
-    lost.iter().for_each(|bridged| bridged.lose_inner(&inner.node));
+    for bridged in &lost {
+        bridged.lose_inner(&inner.node);
+    }
     let successor = Front::start_on(&place, address, LedgerLimits::default(), Reading::Open);
     ready(&successor, &inner).await;
     let counters = || inner.node.ledger.counters(inner.node.time.now());

@@ -22,8 +22,8 @@ struct Raw {
     incoming: Streaming<SyncResponse>,
 }
 
-fn duration(seconds: i64) -> Option<prost_types::Duration> {
-    Some(prost_types::Duration { seconds, nanos: 0 })
+const fn duration(seconds: i64) -> prost_types::Duration {
+    prost_types::Duration { seconds, nanos: 0 }
 }
 
 fn hello(instance: ledger::InstanceId, session: u64) -> Hello {
@@ -37,14 +37,14 @@ fn hello(instance: ledger::InstanceId, session: u64) -> Hello {
         max_live: 1_000,
         resume: None,
         admin_address: "127.0.0.1:7801".to_owned(),
-        active: duration(1),
+        active: Some(duration(1)),
         front: None,
         inner: Some(InnerTerms {
             hop_address: "127.0.0.1:7443".to_owned(),
             capacity: 10,
-            tls_handshake: duration(10),
-            largest_idle: duration(10),
-            half_close: duration(10),
+            tls_handshake: Some(duration(10)),
+            largest_idle: Some(duration(10)),
+            half_close: Some(duration(10)),
         }),
     }
 }
@@ -253,7 +253,7 @@ async fn a_peer_that_never_acknowledges_gets_a_window_and_no_more() {
     let outgoing = raw.outgoing.clone();
     let beats = tokio::spawn(async move {
         loop {
-            let beat = wire::Heartbeat { position: 0, active: duration(1) };
+            let beat = wire::Heartbeat { position: 0, active: Some(duration(1)) };
             if outgoing.send(say(Message::Heartbeat(beat))).await.is_err() {
                 return;
             }
@@ -303,7 +303,7 @@ async fn a_peer_that_announces_more_than_its_limit_is_reset() {
     raw.send(Message::SnapshotChunk(nothing)).await;
     let mut position = 0;
     let ended = loop {
-        let halves: Vec<HalfUpdate> = (1..=200_u64)
+        let halves: Vec<HalfUpdate> = (1..=256_u64)
             .map(|offset| HalfUpdate {
                 seq: position + offset,
                 opened_seq: position + offset,
@@ -312,13 +312,13 @@ async fn a_peer_that_announces_more_than_its_limit_is_reset() {
             .collect();
         raw.send(Message::Batch(Batch {
             after: position,
-            through: position + 200,
+            through: position + 256,
             halves,
             ..Batch::default()
         }))
         .await;
-        position += 200;
-        assert!(position < 10_000, "it was never reset");
+        position += 256;
+        assert!(position < 30_000, "it was never reset");
         // Until it is acknowledged, or refused.
         let answer = loop {
             match raw.next().await {

@@ -80,8 +80,9 @@ async fn a_leaving_smartproxy_says_goodbye_and_its_successor_is_found() {
     let key = inner.upstream.keys().fronts().collect::<Vec<_>>();
     assert_eq!(key, [older]);
     front.leave().await;
-    let status = inner.node.ledger.peer_status(inner.node.time.now());
-    assert_eq!(status[0].last_end, Some(ledger::SessionEnd::Bye));
+    let last_end = || inner.node.ledger.peer_status(inner.node.time.now())[0].last_end;
+    let heard = || last_end() == Some(ledger::SessionEnd::Bye);
+    until("the goodbye", heard, || format!("{:?}", last_end())).await;
     let front = Front::start_on(&place, address, ledger::LedgerLimits::default(), control::Reading::Open);
     ready(&front, &inner).await;
     let mut fronts: Vec<_> = inner.upstream.keys().fronts().collect();
