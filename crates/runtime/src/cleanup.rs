@@ -68,6 +68,8 @@ pub struct Departure {
     pub news: Vec<News>,
     /// Everything was delivered before it ended.
     pub delivered: bool,
+    /// It had closed for good before our last few bytes came.
+    pub left_before: bool,
 }
 
 /// What became of a socket.
@@ -194,7 +196,8 @@ fn testify(tracked: &mut TrackedConnection, departure: &Departure, limits: &Fare
     let leg = departure.leg;
     for news in &departure.news {
         let mut observation = tracked.observation_of(news, leg);
-        if departure.delivered && observation.class.is_hard() && !tracked.observations().is_empty() {
+        let consequence = departure.delivered || departure.left_before;
+        if consequence && observation.class.is_hard() && !tracked.observations().is_empty() {
             observation.class = Class::Consequence;
         }
         tracked.observe(observation);
@@ -234,7 +237,9 @@ async fn cleanup(parting: Parting, limits: &FarewellLimits, progress: &Progress)
     if leg.is_shared() {
         tracing::error!(leg = leg.name().name(), "our bug: a handle of a socket outlives its goodbye");
     }
-    Departure { leg: leg.name(), outcome, count: leg.count(), undelivered, news: leg.take_news(), delivered }
+    let left_before = leg.left_before_our_goodbye();
+    let (name, count, news) = (leg.name(), leg.count(), leg.take_news());
+    Departure { leg: name, outcome, count, undelivered, news, delivered, left_before }
 }
 
 async fn say_goodbye(
@@ -306,6 +311,10 @@ async fn drain(leg: &Leg, stall: Duration) -> Result<(), Outcome> {
         }
         if leg.lacking(&queue) == 0 {
             return Ok(());
+        }
+        if queue.ended {
+            // Whoever took the error from the socket has noted it, or is about to.
+            return Err(Outcome::Broken);
         }
         if acked.replace(queue.acked) != Some(queue.acked) {
             until = after(leg, stall);

@@ -25,6 +25,9 @@ use crate::clock::Clock;
 use crate::leg_io::LegIo;
 use crate::socket::SendQueue;
 
+/// The most that a protocol says when it ends: two TLS records with an alert, an HTTP/2 GOAWAY.
+const GOODBYE_BYTES: u64 = 512;
+
 /// One data socket. Not `Clone`: it has one owner, who says goodbye.
 #[derive(Debug)]
 pub struct Leg {
@@ -212,6 +215,14 @@ impl Leg {
         self.send_queue().map_or(0, |queue| self.lacking(&queue))
     }
 
+    /// Did the other end close for good, and answer only our last few bytes (a close_notify, a GOAWAY) with a
+    /// reset? Then it left in order: the reset says no more than that nobody reads any more.
+    pub(crate) fn left_before_our_goodbye(&self) -> bool {
+        let seen = self.evidence();
+        let reset_after_fin = seen.failure.is_some_and(|f| f.errno == Errno::PIPE.raw_os_error());
+        seen.fin.is_some() && reset_after_fin && (1..=GOODBYE_BYTES).contains(&self.unacknowledged())
+    }
+
     /// As [`Leg::unacknowledged`], by an answer of the kernel. Our FIN is no byte.
     pub(crate) fn lacking(&self, queue: &SendQueue) -> u64 {
         // A dialling socket's SYN counts as acknowledged byte.
@@ -384,8 +395,9 @@ impl Wire {
             tokio::select! {
                 () = told.as_mut() => told.set(self.failed.notified()),
                 _ = self.stream.ready(Interest::ERROR) => {
-                    if let Ok(Some(error)) = self.stream.take_error() {
-                        self.broke(error);
+                    if let Some(errno) = self.stream.take_error().ok().flatten().and_then(|e| e.raw_os_error()) {
+                        // Of the socket itself: an EPIPE here is a reset that came after its FIN.
+                        self.note(errno);
                     } else {
                         // A read or write on another thread took the error and is about to note it.
                         told.as_mut().await;
@@ -453,15 +465,19 @@ impl Wire {
         let Some(errno) = error.raw_os_error().filter(|_| error.kind() != io::ErrorKind::WouldBlock) else {
             return error;
         };
-        let at = self.clock.mono();
-        let mut seen = self.seen();
+        let seen = self.seen();
         if seen.shut_down && errno == Errno::PIPE.raw_os_error() && seen.evidence.failure.is_none() {
             return error;
         }
-        let failure = *seen.evidence.failure.get_or_insert(Failure { at, errno });
         drop(seen);
+        self.note(errno).error()
+    }
+
+    fn note(&self, errno: i32) -> Failure {
+        let at = self.clock.mono();
+        let failure = *self.seen().evidence.failure.get_or_insert(Failure { at, errno });
         self.failed.notify_waiters();
-        failure.error()
+        failure
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {

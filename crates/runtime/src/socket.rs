@@ -32,6 +32,8 @@ pub struct SendQueue {
     pub unacked_segments: u32,
     /// Bytes acknowledged so far; a SYN or FIN of ours counts as one.
     pub acked: u64,
+    /// The kernel has ended the connection: nothing will be acknowledged any more.
+    pub ended: bool,
 }
 
 impl Keepalive {
@@ -53,7 +55,9 @@ impl SendQueue {
     /// quantity, so a reader who takes bytes as fast as we write them is not taken for a stalled one.
     pub fn of(socket: &impl AsFd) -> io::Result<Self> {
         let info = getsockopt(socket, TcpInfoHead)?;
-        Ok(Self { unsent: u32_at(&info, 144), unacked_segments: u32_at(&info, 24), acked: info[15] })
+        // tcpi_state; TCP_CLOSE is 7 (include/net/tcp_states.h).
+        let ended = info[0].to_ne_bytes()[0] == 7;
+        Ok(Self { unsent: u32_at(&info, 144), unacked_segments: u32_at(&info, 24), acked: info[15], ended })
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::{
-    Armed, Attempt, Change, ConnectionId, DeadlineName, Deadlines, Ending, HalfKey, HopCount, LegName, Limit,
+    Armed, Attempt, Change, Class, ConnectionId, DeadlineName, Deadlines, Ending, HalfKey, HopCount, LegName, Limit,
     Now, Observation, Phase, Reason, RecordError, Restart, Role, Traffic,
 };
 use tokio::net::TcpStream;
@@ -217,7 +217,10 @@ impl TrackedConnection {
     /// Adds what a leg has seen since the last time, with its usual meaning (see [`crate::News::reason`]).
     pub fn observe_leg(&mut self, leg: &Leg) {
         for news in leg.take_news() {
-            let observation = self.observation_of(&news, leg.name());
+            let mut observation = self.observation_of(&news, leg.name());
+            if observation.class.is_hard() && leg.left_before_our_goodbye() {
+                observation.class = Class::Consequence;
+            }
             self.observe(observation);
         }
     }
