@@ -212,6 +212,10 @@ impl Upstream {
         match notice {
             Notice::RouteTable { generation, offset, total, json } => {
                 match assembly.add(generation, offset, total, &json)? {
+                    // The same again, after the channel was away: nothing changes.
+                    Ok(table) if self.table(front, generation).is_some_and(|known| *known == table) => {
+                        Some(Acknowledged { generation: Some(generation), ..Acknowledged::default() })
+                    }
                     Ok(table) => {
                         let table = Arc::new(table);
                         self.shared.tables.rcu(|tables| tables.with(front, Arc::clone(&table)));

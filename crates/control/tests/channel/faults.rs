@@ -51,6 +51,22 @@ async fn who_was_away_too_long_gets_a_snapshot() {
     assert!(snapshots >= 3, "{snapshots}");
 }
 
+/// A stream that broke ends its session then, and not when somebody misses a heartbeat.
+#[tokio::test]
+async fn a_cut_stream_ends_the_session_at_once() {
+    let place = Place::new();
+    let rhythm = ledger::Rhythm { heartbeat: Duration::from_secs(2), stall_after: Duration::from_secs(60) };
+    let front = Front::start_in_rhythm(&place, rhythm);
+    let cutter = Cutter::to(front.address).await;
+    let inner = Inner::start(&place, cutter.address);
+    ready(&front, &inner).await;
+    cutter.set(Link::Down);
+    until("the end", || !front.peers.session_is_up(inner.instance()), String::new).await;
+    let reset = || inner.node.ledger.audit(inner.node.time.now()).alarms.session_resets;
+    until("its end there", || reset() == 1, || reset().to_string()).await;
+    assert_eq!(front.node.ledger.audit(front.node.time.now()).alarms.session_resets, 1, "ended once");
+}
+
 /// connected is not alive. A link that carries nothing: not ready after two heartbeats, reset after the
 /// stall, back when it carries again.
 #[tokio::test]

@@ -179,17 +179,32 @@ impl Front {
         Self::start_on(place, ([127, 0, 0, 1], 0).into(), LedgerLimits::default(), Reading::Open)
     }
 
+    /// A new smartproxy on a port of its own, which announces `rhythm`.
+    pub(crate) fn start_in_rhythm(place: &Place, rhythm: Rhythm) -> Self {
+        Self::start_as(place, ([127, 0, 0, 1], 0).into(), LedgerLimits::default(), Reading::Open, rhythm)
+    }
+
     pub(crate) fn start_on(
         place: &Place,
         address: SocketAddr,
         limits: LedgerLimits,
         reading: Reading,
     ) -> Self {
+        Self::start_as(place, address, limits, reading, RHYTHM)
+    }
+
+    fn start_as(
+        place: &Place,
+        address: SocketAddr,
+        limits: LedgerLimits,
+        reading: Reading,
+        rhythm: Rhythm,
+    ) -> Self {
         let token = place.token();
         token.create_if_missing().unwrap();
         let time = clock();
-        let ledger = SharedLedger::new(Ledger::new(instance(), Role::Front, limits, RHYTHM));
-        let peers = Peers::new(ledger.clone(), time.clone(), RHYTHM);
+        let ledger = SharedLedger::new(Ledger::new(instance(), Role::Front, limits, rhythm));
+        let peers = Peers::new(ledger.clone(), time.clone(), rhythm);
         peers.publish(&InnerTable { generation: 1, ..InnerTable::default() }).unwrap();
         let node = Arc::new(Node {
             ledger,

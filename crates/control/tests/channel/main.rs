@@ -8,6 +8,7 @@
 
 mod admin;
 mod cutter;
+mod dialling;
 mod faults;
 mod harness;
 mod raw;

@@ -1,11 +1,13 @@
 //! A networkproxy that misbehaves: the protocol spoken by hand.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use control::api::control_channel::{
     self as wire, Batch, ControlServiceClient, HalfUpdate, Hello, InnerTerms, SyncMessage, SyncRequest,
     SyncResponse, sync_message::Message,
 };
+use control::server::Readiness;
 use ledger::ConnectionId;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -275,6 +277,68 @@ async fn a_peer_that_never_acknowledges_gets_a_window_and_no_more() {
     beats.abort();
     assert!(batches <= ledger::WINDOW, "{batches} batches were sent");
     assert!(ended.message().contains("acknowledged nothing"), "{ended}");
+}
+
+/// Readiness needs every acknowledgement: of the routes, and of the hop key.
+#[tokio::test]
+async fn a_networkproxy_that_has_not_acknowledged_its_key_is_not_ready() {
+    let place = Place::new();
+    let front = Front::start(&place);
+    let who = instance();
+    let token = place.token().read().unwrap();
+    let first = say(Message::Hello(hello(who, 1)));
+    let mut raw = Raw::call(&front, Some(token.reveal()), first).await.unwrap();
+    let Some(Ok(Message::Hello(answer))) = raw.next().await else { panic!("no Hello") };
+    let key = answer.front.unwrap().hop_key.unwrap();
+    assert_eq!(key.secret.len(), 32);
+    let routes = wire::Acknowledged { route_generation: Some(1), ..Default::default() };
+    raw.send(Message::Acknowledged(routes)).await;
+    let shown = || format!("{:?}", front.peers.readiness(who));
+    until("the routes", || front.peers.readiness(who) == Readiness::Key, shown).await;
+    let wrong = wire::Acknowledged { hop_key_id: Some(key.id ^ 1), ..Default::default() };
+    raw.send(Message::Acknowledged(wrong)).await;
+    let older = wire::Acknowledged { route_generation: Some(0), ..Default::default() };
+    raw.send(Message::Acknowledged(older)).await;
+    let right = wire::Acknowledged { hop_key_id: Some(key.id), ..Default::default() };
+    raw.send(Message::Acknowledged(right)).await;
+    until("the key", || front.peers.readiness(who) == Readiness::Routes, shown).await;
+    raw.send(Message::Acknowledged(wire::Acknowledged { route_generation: Some(1), ..Default::default() }))
+        .await;
+    until("readiness", || front.peers.is_ready(who), shown).await;
+}
+
+/// A peer that is alive and acknowledges, but does not read what is sent to it: its stream has no room, and
+/// the session is reset after the stall.
+#[tokio::test]
+async fn a_stream_without_room_is_a_stall() {
+    let place = Place::new();
+    let front = Front::start(&place);
+    let who = instance();
+    let raw = Raw::register(&front, &place, hello(who, 1)).await.unwrap();
+    let outgoing = raw.outgoing.clone();
+    let alive = tokio::spawn(async move {
+        loop {
+            let ack = say(Message::Ack(wire::Ack { applied: 0, chunks: 1 }));
+            let beat = say(Message::Heartbeat(wire::Heartbeat { position: 0, active: Some(duration(1)) }));
+            if outgoing.send(ack).await.is_err() || outgoing.send(beat).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(RHYTHM.heartbeat / 2).await;
+        }
+    });
+    tokio::time::timeout(RHYTHM.stall_after * 2, std::future::pending::<()>()).await.ok();
+    assert!(front.peers.session_is_up(who), "it is alive, and there was little to read");
+    let mut table = config::InnerTable { generation: 2, ..config::InnerTable::default() };
+    for number in 0..40_000 {
+        let name: std::sync::Arc<str> = format!("an-entry-with-a-long-name-{number}").into();
+        let entry =
+            config::InnerEntry::new(name.clone(), config::Protocol::Http, true, Vec::new(), BTreeSet::new());
+        table.entries.insert(name, entry);
+    }
+    front.peers.publish(&table).unwrap();
+    until("the reset", || !front.peers.session_is_up(who), String::new).await;
+    alive.abort();
+    drop(raw);
 }
 
 /// A peer that does not read: nothing piles up, it is reset, and the others never notice.

@@ -1,6 +1,8 @@
 //! Sessions in fair weather: both ways, both orders, leaving, coming back.
 
-use ledger::{Reason, SettledFrom};
+use std::time::{Duration, Instant};
+
+use ledger::{Reason, Rhythm, SettledFrom};
 
 use crate::cutter::Cutter;
 use crate::harness::{Front, Inner, Place, agree, bounded, ready, until};
@@ -151,4 +153,43 @@ async fn a_wrong_token_is_refused_until_it_is_replaced() {
     );
     std::fs::copy(place.token_path(), other.token_path()).unwrap();
     ready(&front, &inner).await;
+}
+
+/// Idle, a change leaves at once: it does not wait for a heartbeat. (With a lost wake-up it would wait for one,
+/// two seconds here.)
+#[tokio::test]
+async fn on_an_idle_channel_a_change_is_told_at_once() {
+    let place = Place::new();
+    let rhythm = Rhythm { heartbeat: Duration::from_secs(2), stall_after: Duration::from_secs(10) };
+    let front = Front::start_in_rhythm(&place, rhythm);
+    let inner = Inner::start(&place, front.address);
+    ready(&front, &inner).await;
+    let mut delays = Vec::new();
+    for _ in 0..20 {
+        let started = Instant::now();
+        let (key, ..) = open_front(&front.node);
+        let told = || inner.node.ledger.view().mirrored.iter().any(|half| half.key == key);
+        until("the change", told, String::new).await;
+        delays.push(started.elapsed());
+    }
+    delays.sort();
+    assert!(delays[10] < Duration::from_millis(500), "{delays:?}");
+}
+
+/// The rhythm is smartproxy's to say.
+#[tokio::test]
+async fn networkproxy_adopts_the_rhythm_that_smartproxy_announces() {
+    let place = Place::new();
+    let rhythm = Rhythm { heartbeat: Duration::from_millis(50), stall_after: Duration::from_secs(5) };
+    let front = Front::start_in_rhythm(&place, rhythm);
+    let inner = Inner::start(&place, front.address);
+    ready(&front, &inner).await;
+    let mut ages = Vec::new();
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(2) {
+        ages.push(front.peers.heartbeat_age(inner.instance()).expect("a session"));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    ages.sort();
+    assert!(ages[ages.len() / 2] < Duration::from_millis(150), "its own would be 200 ms: {ages:?}");
 }
