@@ -20,8 +20,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::clock::Clock;
 use crate::settled::SettledTotals;
 
-/// Our own crates; others are heard from `warn` on, unless everything is asked for.
-const OURS: [&str; 6] = ["smartproxy", "networkproxy", "runtime", "control", "ledger", "config"];
+/// Our own crates and the audit lines of `control`; others are heard from `warn` on, unless everything is asked for.
+const OURS: [&str; 7] = ["smartproxy", "networkproxy", "runtime", "control", "ledger", "config", "audit"];
 /// Between two looks for settled halves.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Refusals of one reason that get a line of their own per window; further ones are folded.
