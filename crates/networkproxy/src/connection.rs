@@ -44,8 +44,6 @@ pub struct Inside {
     pub gateway: Arc<Gateway>,
     /// Connections to targets.
     pub pool: Pool,
-    /// Who may come in.
-    pub hop: Arc<Hop>,
     /// Given when connections should come to an end.
     pub wind_down: CancellationToken,
     /// The hop listener's name on records.
@@ -53,19 +51,34 @@ pub struct Inside {
 }
 
 /// Carries one connection that was accepted on the hop, from its first byte to its goodbye.
-pub async fn inner_connection(inside: Inside, socket: TcpStream, remote: SocketAddr, arrival: Arrival) {
-    let gateway = &inside.gateway;
-    let ledger = gateway.manager.ledger();
-
+pub async fn inner_connection(
+    inside: Inside,
+    hop: Arc<Hop>,
+    socket: TcpStream,
+    remote: SocketAddr,
+    arrival: Arrival,
+) {
     // Until the header has verified there is no record: only a place among the arrivals.
-    let admitted = match inside.hop.admit(&socket).await {
+    let admitted = match hop.admit(&socket).await {
         Ok(admitted) => admitted,
         Err(reason) => {
-            ledger.refuse(arrival, reason);
-            inside.hop.log_refusal(remote, reason);
+            inside.gateway.manager.ledger().refuse(arrival, reason);
+            hop.log_refusal(remote, reason);
             return;
         }
     };
+    carry(&inside, socket, remote, arrival, admitted).await;
+}
+
+/// Carries a connection that has proven who it is.
+pub async fn carry(
+    inside: &Inside,
+    socket: TcpStream,
+    remote: SocketAddr,
+    arrival: Arrival,
+    admitted: Admitted,
+) {
+    let gateway = &inside.gateway;
     let Admitted { header: verified, front, table, read_past } = admitted;
     let header = verified.header;
     let local = socket.local_addr().ok();
@@ -101,7 +114,7 @@ pub async fn inner_connection(inside: Inside, socket: TcpStream, remote: SocketA
     let ahead = socket.ahead();
     let scheme = if header.class == HopClass::Tls { Scheme::Https } else { Scheme::Http };
     let introduction = Introduction::new(tracked.id(), header.client, scheme);
-    let life = Life { inside: &inside, hop: &hop, ahead: &ahead, routing, table };
+    let life = Life { inside, hop: &hop, ahead: &ahead, routing, table };
 
     // What it speaks decides the rest; either way it ends with how to leave the hop, and maybe a target.
     let left = match (header.class, protocol) {

@@ -133,14 +133,10 @@ pub fn start(
     let accept_errors = Arc::new(AcceptErrors::default());
     let wind_down = CancellationToken::new();
     let hop_closes = CancellationToken::new();
-    let inside = Inside {
-        hop: Arc::new(Hop::new(upstream, clock, gateway.timeouts.hop_header.value)),
-        gateway,
-        pool,
-        wind_down: wind_down.clone(),
-        listener: hop_address.to_string().into(),
-    };
-    let listener = listen(hop, inside, hop_closes.clone(), Arc::clone(&accept_errors))?;
+    let door = Arc::new(Hop::new(upstream, clock, gateway.timeouts.hop_header.value));
+    let inside =
+        Inside { gateway, pool, wind_down: wind_down.clone(), listener: hop_address.to_string().into() };
+    let listener = listen(hop, door, inside, hop_closes.clone(), Arc::clone(&accept_errors))?;
     let leaving = CancellationToken::new();
     let status = InnerStatus { inner: Arc::clone(&inner), settled: Arc::default(), accept_errors };
     let control = start_control(admin, metrics, access, status, leaving.clone())?;
@@ -212,6 +208,7 @@ async fn no_session(upstream: &Upstream) {
 
 fn listen(
     bound: Bound,
+    door: Arc<Hop>,
     inside: Inside,
     closes: CancellationToken,
     errors: Arc<AcceptErrors>,
@@ -224,7 +221,8 @@ fn listen(
         accept_loop(listener, &clock, &errors, closes.cancelled(), |socket, remote| {
             let arrival = inside.gateway.manager.ledger().arrive();
             // Detached: it owns its record and ends it by itself.
-            drop(tasks::spawn("connection", inner_connection(inside.clone(), socket, remote, arrival)));
+            let life = inner_connection(inside.clone(), Arc::clone(&door), socket, remote, arrival);
+            drop(tasks::spawn("connection", life));
         })
         .await;
     }))

@@ -1,0 +1,13 @@
+//! The inner half of a connection, over real sockets: a hop whose header has verified on one side, scripted
+//! targets on the other.
+//!
+//! Deadlines are milliseconds where a test waits for one; waits for a state are bounded at ten seconds.
+
+mod endings;
+mod harness;
+mod http2;
+mod pool;
+mod requests;
+mod smuggling;
+mod targets;
+mod tunnels;
