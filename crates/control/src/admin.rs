@@ -98,7 +98,9 @@ pub(crate) async fn serve_with<P: Process>(
         access.check_reading(request.metadata()).map(|()| request)
     };
     let reflection =
-        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+        || tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
     let with_control = sync.is_some();
     let sync = sync.map(|sync| {
         ControlServiceServer::new(sync)
