@@ -104,6 +104,11 @@ fn timeline(connection: &pb::Connection, screen: &mut Screen<'_>) -> Result<(), 
         let at = event.at.and_then(|at| SystemTime::try_from(at).ok());
         let after = start.zip(at).map(|(start, at)| at.duration_since(start).unwrap_or(Duration::ZERO));
         let process = names::process(event.role);
+        // The words name the process; the column does so already.
+        let what = event
+            .text
+            .strip_prefix(&process)
+            .map_or(event.text.as_str(), |rest| rest.trim_start_matches([':', ' ']));
         // The attempt matters only where there were several.
         let who = if connection.superseded.is_empty() || event.attempt == 0 {
             process
@@ -114,7 +119,7 @@ fn timeline(connection: &pb::Connection, screen: &mut Screen<'_>) -> Result<(), 
             Cell::new(text::time(event.at.as_ref())).tinted(Tint::Faint),
             Cell::new(after.map_or_else(|| "-".to_owned(), |after| format!("+{}", text::span(after)))),
             Cell::new(who),
-            Cell::new(&event.text),
+            Cell::new(what),
         ]);
     }
     screen.line("")?;

@@ -105,7 +105,7 @@ impl Page {
                 Output::Json => {
                     let (open, comma) =
                         if self.shown == 0 { ("{\n  \"connections\": [", "") } else { ("", ",") };
-                    let value = json::pretty(&json::value("Connection", connection)).replace('\n', "\n    ");
+                    let value = json::text("Connection", connection).replace('\n', "\n    ");
                     screen.write(format_args!("{open}{comma}\n    {value}"))?;
                 }
                 output => self.table.row(cells(connection, output)),
@@ -142,16 +142,17 @@ fn columns(output: Output) -> Vec<Column> {
     let client = Column::left("CLIENT").down_to(15);
     let end = Column::left("END").down_to(20);
     if output != Output::Wide {
+        // In 80 columns: ID, AGE, PHASE, CLIENT, ROUTE, END.
         return vec![
             Column::left("ID"),
             Column::right("AGE"),
-            Column::left("PHASE"),
+            Column::left("PHASE").down_to(8),
             client,
-            name,
+            name.omissible(4),
             route,
-            Column::left("BY").down_to(5),
-            Column::right("IN"),
-            Column::right("OUT"),
+            Column::left("BY").down_to(5).omissible(1),
+            Column::right("IN").omissible(2),
+            Column::right("OUT").omissible(3),
             end,
         ];
     }

@@ -41,9 +41,9 @@ pub(crate) fn connection() -> pb::Connection {
         front: Some(front()),
         inner: Some(inner()),
         timeline: vec![
-            event(0, pb::Role::Front, "accepted"),
+            event(0, pb::Role::Front, "smartproxy: accepted"),
             event(12, pb::Role::Front, "relaying"),
-            event(14, pb::Role::Inner, "tls handshake"),
+            event(14, pb::Role::Inner, "networkproxy saw hop_closed"),
             event(61_250, pb::Role::Inner, "http active"),
         ],
         ..Default::default()

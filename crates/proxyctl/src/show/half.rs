@@ -59,7 +59,7 @@ pub(crate) fn write(title: &str, half: &pb::Half, screen: &mut Screen<'_>) -> Re
 
 fn phase(half: &pb::Half, facts: &mut Facts) {
     let mut phase = names::phase(half.phase);
-    if half.half_closed != 0 {
+    if half.half_closed != 0 && half.end.is_none() {
         phase = format!("{phase} (the {} has closed its side)", names::leg(half.half_closed));
     }
     match &half.in_phase {

@@ -17,31 +17,28 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(control::api::DESCRIPTORS).expect("the build made the descriptors")
 });
 
-/// `message`, which is `proxy.admin.v1.NAME`.
-pub(crate) fn value(name: &str, message: &impl Message) -> Value {
+/// Writes one answer, which is `proxy.admin.v1.NAME`.
+pub(crate) fn write(screen: &mut Screen<'_>, name: &str, message: &impl Message) -> Result<(), Failure> {
+    screen.line(text(name, message))
+}
+
+/// Writes JSON that is no message of the protos.
+pub(crate) fn write_value(screen: &mut Screen<'_>, value: &Value) -> Result<(), Failure> {
+    screen.line(format_args!("{value:#}"))
+}
+
+/// `message`, which is `proxy.admin.v1.NAME`: indented by two, fields in the order of their numbers.
+pub(crate) fn text(name: &str, message: &impl Message) -> String {
     let name = format!("proxy.admin.v1.{name}");
     let descriptor = POOL.get_message_by_name(&name).expect("commands name messages of the protos");
     let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
         .expect("a message decodes by its own descriptor");
     let options = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(false);
+    let mut text = Vec::new();
     dynamic
-        .serialize_with_options(serde_json::value::Serializer, &options)
-        .expect("every value of the protos has a JSON form")
-}
-
-/// Writes one answer.
-pub(crate) fn write(screen: &mut Screen<'_>, name: &str, message: &impl Message) -> Result<(), Failure> {
-    write_value(screen, &value(name, message))
-}
-
-/// Writes JSON for people and programs: indented by two.
-pub(crate) fn write_value(screen: &mut Screen<'_>, value: &Value) -> Result<(), Failure> {
-    screen.line(pretty(value))
-}
-
-/// JSON, indented by two.
-pub(crate) fn pretty(value: &Value) -> String {
-    format!("{value:#}")
+        .serialize_with_options(&mut serde_json::Serializer::pretty(&mut text), &options)
+        .expect("every value of the protos has a JSON form");
+    String::from_utf8(text).expect("JSON is UTF-8")
 }
 
 #[cfg(test)]
@@ -50,6 +47,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn value(name: &str, message: &impl Message) -> Value {
+        serde_json::from_str(&text(name, message)).unwrap()
+    }
+
+    #[test]
+    fn fields_come_in_the_order_of_the_protos() {
+        let law = pb::Law { name: "a".into(), left: 1, ..Default::default() };
+        let text = text("Law", &law);
+        let keys: Vec<&str> = text.lines().filter_map(|line| line.trim().split('"').nth(1)).collect();
+        let fields =
+            ["name", "peer_instance_id", "left_name", "left", "right_name", "right", "excused", "holds"];
+        assert_eq!(keys, fields);
+    }
 
     #[test]
     fn the_mapping_is_that_of_protobuf_with_the_protos_field_names() {

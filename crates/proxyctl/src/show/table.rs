@@ -1,8 +1,8 @@
 //! Aligned columns, written a page at a time.
 //!
 //! *Owns* the widths. *Never* holds more than the rows of one page, so a list of any length costs the memory
-//! of a page. *Invariant*: a column never gets narrower from page to page, and a line is cut only where the
-//! output has a width.
+//! of a page. *Invariant*: a column never gets narrower from page to page, and only where the output has a width
+//! are columns left out or lines cut.
 
 use super::screen::{Screen, Tint};
 use super::text::clean;
@@ -16,6 +16,8 @@ pub(crate) struct Table {
     columns: Vec<Column>,
     widths: Vec<usize>,
     rows: Vec<Vec<Cell>>,
+    /// Columns that found no room, decided when the titles are written.
+    omitted: Vec<usize>,
     indent: usize,
     titles: Titles,
 }
@@ -26,6 +28,8 @@ pub(crate) struct Column {
     title: &'static str,
     align: Align,
     shrinks: Shrinks,
+    /// Left out where there is no room; the lowest number first.
+    omissible: Option<u8>,
 }
 
 /// One cell: its text, and what it means.
@@ -58,7 +62,7 @@ impl Table {
     /// A table of these columns.
     pub(crate) fn new(columns: Vec<Column>) -> Self {
         let widths = columns.iter().map(|column| column.title.chars().count()).collect();
-        Self { columns, widths, rows: Vec::new(), indent: 0, titles: Titles::Due }
+        Self { columns, widths, rows: Vec::new(), omitted: Vec::new(), indent: 0, titles: Titles::Due }
     }
 
     /// Every line starts with so many spaces.
@@ -89,10 +93,14 @@ impl Table {
                 *width = (*width).max(cell.text.chars().count());
             }
         }
-        let widths = self.fitting(screen.looks().width);
+        let line = screen.looks().width.unwrap_or(usize::MAX);
         if self.titles == Titles::Due {
-            let titles =
-                self.columns.iter().map(|c| Cell::new(c.title).tinted(Tint::Strong)).collect::<Vec<_>>();
+            self.omit(line);
+        }
+        let widths = self.fitting(line);
+        if self.titles == Titles::Due {
+            let title = |column: &Column| Cell::new(column.title).tinted(Tint::Strong);
+            let titles: Vec<Cell> = self.columns.iter().map(title).collect();
             screen.line(self.line_of(&titles, &widths, screen))?;
             self.titles = Titles::Written;
         }
@@ -102,31 +110,48 @@ impl Table {
         Ok(())
     }
 
+    /// Leaves columns out until the others fit at their narrowest.
+    fn omit(&mut self, line: usize) {
+        let narrowest: Vec<usize> =
+            self.columns.iter().zip(&self.widths).map(|(column, width)| column.narrowest(*width)).collect();
+        let mut by_rank: Vec<usize> = (0..self.columns.len()).collect();
+        by_rank.retain(|column| self.columns[*column].omissible.is_some());
+        by_rank.sort_by_key(|column| self.columns[*column].omissible);
+        for column in by_rank {
+            if self.length(&narrowest) <= line {
+                break;
+            }
+            self.omitted.push(column);
+        }
+    }
+
     /// The widths, with the widest shrinking columns cut down until a line fits (or none can shrink further).
-    fn fitting(&self, line: Option<usize>) -> Vec<usize> {
+    fn fitting(&self, line: usize) -> Vec<usize> {
         let mut widths = self.widths.clone();
-        let Some(line) = line else { return widths };
-        let fixed = self.indent + GAP * widths.len().saturating_sub(1);
-        while fixed + widths.iter().sum::<usize>() > line {
-            let least = |column: &Column| match column.shrinks {
-                Shrinks::Never => usize::MAX,
-                Shrinks::To(least) => least,
-            };
-            let widest = widths
-                .iter_mut()
-                .zip(&self.columns)
-                .filter(|(width, column)| **width > least(column))
-                .max_by_key(|(width, _)| **width);
-            let Some((width, _)) = widest else { break };
-            *width -= 1;
+        while self.length(&widths) > line {
+            let shrinking = widths.iter_mut().enumerate().filter(|(column, width)| {
+                !self.omitted.contains(column) && **width > self.columns[*column].narrowest(**width)
+            });
+            let Some((_, widest)) = shrinking.max_by_key(|(_, width)| **width) else { break };
+            *widest -= 1;
         }
         widths
+    }
+
+    /// How long a line of these widths is.
+    fn length(&self, widths: &[usize]) -> usize {
+        let shown = widths.iter().enumerate().filter(|(column, _)| !self.omitted.contains(column));
+        let (columns, sum) = shown.fold((0, 0), |(columns, sum), (_, width)| (columns + 1, sum + width));
+        self.indent + sum + GAP * usize::saturating_sub(columns, 1)
     }
 
     fn line_of(&self, cells: &[Cell], widths: &[usize], screen: &Screen<'_>) -> String {
         let mut line = " ".repeat(self.indent);
         let mut owed = 0;
-        for ((cell, column), width) in cells.iter().zip(&self.columns).zip(widths) {
+        for (number, ((cell, column), width)) in cells.iter().zip(&self.columns).zip(widths).enumerate() {
+            if self.omitted.contains(&number) {
+                continue;
+            }
             let text = cut(&cell.text, *width);
             let pad = width.saturating_sub(text.chars().count());
             let (before, after) = if column.align == Align::Right { (pad, 0) } else { (0, pad) };
@@ -147,17 +172,30 @@ impl Table {
 impl Column {
     /// Starts at the left.
     pub(crate) const fn left(title: &'static str) -> Self {
-        Self { title, align: Align::Left, shrinks: Shrinks::Never }
+        Self { title, align: Align::Left, shrinks: Shrinks::Never, omissible: None }
     }
 
     /// Ends at the right: numbers.
     pub(crate) const fn right(title: &'static str) -> Self {
-        Self { title, align: Align::Right, shrinks: Shrinks::Never }
+        Self { title, align: Align::Right, shrinks: Shrinks::Never, omissible: None }
     }
 
     /// May be cut down to so many characters where a line is too long.
     pub(crate) const fn down_to(self, least: usize) -> Self {
         Self { shrinks: Shrinks::To(least), ..self }
+    }
+
+    /// May be left out where there is no room for all; the lowest rank goes first.
+    pub(crate) const fn omissible(self, rank: u8) -> Self {
+        Self { omissible: Some(rank), ..self }
+    }
+
+    /// How narrow a column of `width` may become.
+    fn narrowest(self, width: usize) -> usize {
+        match self.shrinks {
+            Shrinks::Never => width,
+            Shrinks::To(least) => least.max(self.title.chars().count()).min(width),
+        }
     }
 }
 
@@ -236,6 +274,26 @@ bbbb  12345  a-longer-route
         table.row(row("bbbb", 12345, "a-longer-route", "soon"));
         let narrow = written(&mut table, Looks { width: Some(3), ..Looks::PLAIN });
         assert!(narrow.contains("a-lon…"), "it shrinks no further than it may: {narrow}");
+    }
+
+    #[test]
+    fn without_room_whole_columns_are_left_out_the_least_wanted_first() {
+        let columns = vec![
+            Column::left("ID"),
+            Column::right("IN").omissible(2),
+            Column::left("BY").omissible(1),
+            Column::left("END").down_to(4),
+        ];
+        let text = |width| {
+            let mut table = Table::new(columns.clone());
+            table.row(vec![Cell::new("abcdef"), Cell::of(12), Cell::new("them"), Cell::new("a long reason")]);
+            written(&mut table, Looks { width: Some(width), ..Looks::PLAIN })
+        };
+        assert_eq!(text(80), "ID      IN  BY    END\nabcdef  12  them  a long reason\n");
+        assert_eq!(text(22), "ID      IN  BY    END\nabcdef  12  them  a l…\n");
+        assert_eq!(text(21), "ID      IN  END\nabcdef  12  a long r…\n");
+        assert_eq!(text(15), "ID      END\nabcdef  a long…\n");
+        assert_eq!(text(5), "ID      END\nabcdef  a l…\n", "what may not be left out stays");
     }
 
     #[test]

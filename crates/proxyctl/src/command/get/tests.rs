@@ -47,7 +47,7 @@ inner half  networkproxy 01948a00-0000-7000-8000-00000000e001 (as the peer told)
 TIMELINE (UTC)             AFTER  PROCESS       WHAT
 2025-01-31T12:00:00.000Z    +0ms  smartproxy    accepted
 2025-01-31T12:00:00.012Z   +12ms  smartproxy    relaying
-2025-01-31T12:00:00.014Z   +14ms  networkproxy  tls handshake
+2025-01-31T12:00:00.014Z   +14ms  networkproxy  saw hop_closed
 2025-01-31T12:01:01.250Z  +1m01s  networkproxy  http active
 ";
     assert_eq!(shown(|screen| show(&connection(), screen)), expected);
@@ -99,7 +99,7 @@ front half  smartproxy 01948a00-0000-7000-8000-00000000f001 (this process's own)
 TIMELINE (UTC)             AFTER  PROCESS       WHAT
 2025-01-31T12:00:00.000Z    +0ms  smartproxy    accepted
 2025-01-31T12:00:00.012Z   +12ms  smartproxy    relaying
-2025-01-31T12:00:00.014Z   +14ms  networkproxy  tls handshake
+2025-01-31T12:00:00.014Z   +14ms  networkproxy  saw hop_closed
 2025-01-31T12:01:01.250Z  +1m01s  networkproxy  http active
 ";
     assert_eq!(shown(|screen| show(&closed(), screen)), expected);

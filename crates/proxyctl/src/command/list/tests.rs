@@ -154,16 +154,15 @@ async fn json_is_one_answer_of_the_api_over_all_pages() {
         next_page_token: String::new(),
         total_size: 5,
     };
-    assert_eq!(value, json::value("ListConnectionsResponse", &whole));
-    assert_eq!(text.trim_end(), json::pretty(&value), "and it is indented like any other answer");
+    assert_eq!(text.trim_end(), json::text("ListConnectionsResponse", &whole), "to the letter");
 }
 
 #[tokio::test]
 async fn nothing_to_list_is_no_error() {
     let fake = Fake::start(Answers::default()).await;
     assert_eq!(fake.text("list").await, "no connections\n");
-    let value: serde_json::Value = serde_json::from_str(&fake.text("list -o json").await).unwrap();
-    assert_eq!(value, json::value("ListConnectionsResponse", &pb::ListConnectionsResponse::default()));
+    let empty = json::text("ListConnectionsResponse", &pb::ListConnectionsResponse::default());
+    assert_eq!(fake.text("list -o json").await.trim_end(), empty);
 }
 
 #[tokio::test]
