@@ -5,10 +5,13 @@
 
 mod bad_input;
 mod books;
+mod chaos;
+mod crash;
 mod endings;
 mod hop;
 mod http;
 mod limits;
+mod load;
 mod passthrough;
 mod plain_tcp;
 mod termination;
