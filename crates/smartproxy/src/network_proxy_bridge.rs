@@ -129,7 +129,9 @@ fn hold<'a>(
     if held.place.is_none() {
         held.place = Some(app.holding.try_acquire().map_err(|_| Reason::HoldFull)?);
     }
+    // What bounded the failed attempt must not end the wait for the next one.
     tracked.deadlines_mut().disarm(DeadlineName::Connect);
+    tracked.deadlines_mut().disarm(DeadlineName::HopAnswer);
     tracked.deadlines_mut().resume(DeadlineName::Hold, limit, held.since);
     if tracked.current_phase() != Phase::Held {
         tracked.record([Change::GiveUp, Change::Phase(Phase::Held, None)]);
