@@ -125,6 +125,7 @@ async fn a_handshake_that_stands_still_ends_at_its_deadline() -> Result<()> {
     let (flight, _) = read_to_end(&mut client, SOON).await?;
     assert!(start.elapsed() >= Duration::from_millis(690));
     assert!(flight.len() > 1_000, "the server's flight came: {} bytes", flight.len());
+    drop(client);
     let record = pair.ended_joined(from, "tls_handshake_timeout", "networkproxy").await?;
     assert_eq!(record["termination"]["rule"]["limit"], "700ms");
     assert_eq!(record["termination"]["phase"], "PHASE_TLS_HANDSHAKE");

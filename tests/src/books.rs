@@ -126,11 +126,20 @@ impl Pair {
     pub async fn ended_joined(&self, client: SocketAddr, reason: &str, initiator: &str) -> Result<Value> {
         let record = self.ended_with(client, reason, initiator).await?;
         for which in self.running() {
-            let record = self.settled(which, client).await?;
+            // The other process's settlement is told by it, a moment later.
+            self.recorded(which, client, "is settled from both halves, in both", |record| {
+                ["front", "inner"]
+                    .iter()
+                    .all(|half| record[*half]["settlement"]["settled_from"] == "SETTLED_FROM_BOTH")
+            })
+            .await?;
+            let again = self.settled(which, client).await?;
             for half in ["front", "inner"] {
+                let cause = &again[half]["settlement"]["cause"];
+                let expected = cause_names(reason, initiator);
                 ensure!(
-                    record[half]["settlement"]["settled_from"] == "SETTLED_FROM_BOTH",
-                    "{which:?}: the {half} half was not settled from both: {record:#}"
+                    cause["reason"] == expected.0.as_str() && cause["initiator"] == expected.1.as_str(),
+                    "{which:?}: the {half} half was settled with another cause: {again:#}"
                 );
             }
         }

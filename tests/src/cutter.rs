@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -147,8 +146,9 @@ async fn middle(
         drop(stream.set_nodelay(true));
         drop(SockRef::from(stream).set_linger(Some(Duration::ZERO)));
     }
-    let (near_in, near_out) = near.into_split();
-    let (far_in, far_out) = far.into_split();
+    // (Not `into_split`: a write half of that kind says FIN when it is dropped, which a reset must not.)
+    let (near_in, near_out) = tokio::io::split(near);
+    let (far_in, far_out) = tokio::io::split(far);
     let there = copy(near_in, far_out, orders.clone(), Some((connection, watch)));
     let back = copy(far_in, near_out, orders.clone(), None);
     let both = async {
@@ -160,7 +160,7 @@ async fn middle(
         () = cut(orders.clone()) => {}
         ended = both => if let Ok(((near_in, far_out), (far_in, near_out))) = ended {
             // Both ways ended with FIN: say goodbye likewise.
-            for stream in [near_in.reunite(near_out).ok(), far_in.reunite(far_out).ok()].into_iter().flatten() {
+            for stream in [near_in.unsplit(near_out), far_in.unsplit(far_out)] {
                 drop(SockRef::from(&stream).set_linger(None));
             }
         },
@@ -177,11 +177,11 @@ async fn cut(mut orders: watch::Receiver<Order>) {
 }
 
 async fn copy(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    mut from: ReadHalf<TcpStream>,
+    mut to: WriteHalf<TcpStream>,
     mut orders: watch::Receiver<Order>,
     watch: Option<(u64, Arc<dyn Watch>)>,
-) -> std::io::Result<(OwnedReadHalf, OwnedWriteHalf)> {
+) -> std::io::Result<(ReadHalf<TcpStream>, WriteHalf<TcpStream>)> {
     loop {
         let current = orders.borrow_and_update().way;
         let most = match current {

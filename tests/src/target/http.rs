@@ -124,7 +124,11 @@ async fn serve(socket: TcpStream, seen: &Seen) -> Result<()> {
         match script {
             Script::Head => answer(&mut stream, head.as_bytes()).await?,
             Script::Echo => {
-                stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await?;
+                // A trailer that was not announced may be dropped on the way (RFC 9110, 6.5.2).
+                let announced = header(&head, "trailer");
+                let announced = announced.map(|names| format!("trailer: {names}\r\n")).unwrap_or_default();
+                let answer = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n{announced}\r\n");
+                stream.write_all(answer.as_bytes()).await?;
                 let (_, trailers) = read_body(&mut stream, &head, Some(())).await?;
                 stream.write_all(format!("0\r\n{trailers}\r\n").as_bytes()).await?;
             }
