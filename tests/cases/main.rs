@@ -7,6 +7,7 @@ mod bad_input;
 mod books;
 mod chaos;
 mod crash;
+mod drain;
 mod endings;
 mod hop;
 mod http;
