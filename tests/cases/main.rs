@@ -15,5 +15,6 @@ mod limits;
 mod load;
 mod passthrough;
 mod plain_tcp;
+mod soak;
 mod termination;
 mod web_socket;
