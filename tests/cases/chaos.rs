@@ -228,7 +228,8 @@ async fn round(stage: &mut Stage, dice: &mut Dice, fault: Fault, seen: &mut BTre
         let world = world.clone();
         clients.spawn(async move {
             tokio::time::sleep(when).await;
-            let made = within("a client is done", Duration::from_secs(40), visit.make(world)).await;
+            let made = Box::pin(visit.make(world));
+            let made = within("a client is done", Duration::from_secs(40), made).await;
             (visit, made.and_then(|made| made))
         });
     }
