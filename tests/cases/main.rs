@@ -6,6 +6,7 @@
 mod bad_input;
 mod books;
 mod chaos;
+mod command_line;
 mod crash;
 mod drain;
 mod endings;
@@ -16,5 +17,7 @@ mod load;
 mod passthrough;
 mod plain_tcp;
 mod soak;
+mod reasons;
+mod telling;
 mod termination;
 mod web_socket;

@@ -115,14 +115,14 @@ impl Pair {
         ];
         let tap = match setup.hop {
             Hop::Tapped => Some(HopTap::start(address.port(port::TAP), address.port(port::HOP)).await?),
-            Hop::Direct => None,
+            Hop::Direct | Hop::Misdirected => None,
         };
-        let cutter = match (setup.channel, &tap) {
+        let cutter = match (setup.channel, setup.hop) {
             (Channel::Direct, _) => None,
-            (Channel::Cut, None) => {
+            (Channel::Cut, Hop::Direct) => {
                 Some(Cutter::start(address.port(port::CUTTER), address.port(port::CONTROL)).await?)
             }
-            (Channel::Cut, Some(_)) => {
+            (Channel::Cut, Hop::Tapped | Hop::Misdirected) => {
                 let (from, to) = (address.port(port::HOP), address.port(port::TAP));
                 let rewrite = Rewrite::new(&from.to_string(), &to.to_string());
                 let (listen, dial) = (address.port(port::CUTTER), address.port(port::CONTROL));

@@ -51,6 +51,8 @@ pub enum Hop {
     Direct,
     /// The hop leads through a [`crate::tap::HopTap`]. Implies a cutter, which rewrites the announced address.
     Tapped,
+    /// The announced address is rewritten to one where nobody listens.
+    Misdirected,
 }
 
 /// What stands on the control channel.
@@ -146,6 +148,13 @@ impl Setup {
         self
     }
 
+    /// Makes smartproxy dial a hop where nobody listens, though networkproxy is well and ready.
+    pub fn misdirected(mut self) -> Self {
+        self.channel = Channel::Cut;
+        self.hop = Hop::Misdirected;
+        self
+    }
+
     /// Starts without a networkproxy; a test starts it later, or never.
     pub fn without_networkproxy(mut self) -> Self {
         self.networkproxy = false;
@@ -225,6 +234,11 @@ impl Route {
     /// Plain TCP on [`port::TCP`] to `target`.
     pub fn tcp(name: &str, target: SocketAddr) -> Self {
         Self::new(name, port::TCP).forward(target)
+    }
+
+    /// Plain TCP on [`port::TCP`] to `target`, a name and a port.
+    pub fn tcp_to(name: &str, target: &str) -> Self {
+        Self::new(name, port::TCP).line(&format!("forward: {{ targets: [\"{target}\"] }}"))
     }
 
     /// TLS passthrough on [`port::TLS`] to `target`.

@@ -97,10 +97,11 @@ pub(crate) async fn serve_with<P: Process>(
     let reading = move |request: Request<()>| -> Result<Request<()>, Status> {
         access.check_reading(request.metadata()).map(|()| request)
     };
-    let reflection =
-        || tonic_reflection::server::Builder::configure()
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     let with_control = sync.is_some();
     let sync = sync.map(|sync| {
         ControlServiceServer::new(sync)

@@ -151,11 +151,7 @@ impl Ledger {
         for (key, slot) in &self.live {
             let Some(half) = self.own.half(*key) else { continue };
             let totals = slot.traffic.totals();
-            let shown = match half.phase {
-                Phase::HttpIdle if totals.requests_open() > 0 => Phase::HttpActive,
-                other => other,
-            };
-            *phases.entry(shown).or_default() += 1;
+            *phases.entry(half.phase.shown_with(&totals)).or_default() += 1;
             live_requests += totals.requests_finished;
             bridged += u64::from(self.role == Role::Inner || half.bridged().is_some());
             for (sum, meter) in live_bytes.iter_mut().flatten().zip(totals.meters.iter().flatten()) {
@@ -289,6 +285,12 @@ impl Ledger {
             return Vec::new();
         }
         let stale = peer.is_stale(&self.rhythm, now.active);
+        // A peer that falls silent is judged for the time until its next heartbeat was due, not for its silence:
+        // what it had to tell then, it may not have told before.
+        let overdue = peer.session.as_ref().map_or(Duration::ZERO, |session| {
+            session.since_heartbeat(now.active).saturating_sub(self.rhythm.heartbeat)
+        });
+        let judged = now.active.saturating_sub(overdue);
         let describe = |(&(connection, attempt), &since): (&(ConnectionId, Attempt), &Duration)| {
             let (live, phase) = self.remaining(connection, attempt, at, peer);
             let from = since.max(peer.fresh_since);
@@ -296,7 +298,7 @@ impl Ledger {
                 Some(Excuse::PeerStale)
             } else if matches!(phase, Some(Phase::Connecting | Phase::HalfClosed | Phase::Closing)) {
                 Some(Excuse::Leaving)
-            } else if now.active.saturating_sub(from) <= self.rhythm.heartbeat * 2 {
+            } else if judged.saturating_sub(from) <= self.rhythm.heartbeat * 2 {
                 Some(Excuse::Young)
             } else {
                 None
@@ -335,18 +337,7 @@ impl Ledger {
     fn mirror_counters(&self, at: InstanceId, peer: &Peer, now: Now) -> MirrorCounters {
         let stale = peer.is_stale(&self.rhythm, now.active);
         let presumed = peer.session.as_ref().is_none_or(|session| !session.in_step);
-        let bridged = match (presumed, self.role) {
-            (true, _) => self.joined_live(at),
-            (false, Role::Front) => {
-                peer.mirror.halves().filter(|h| h.is_live() && h.front_instance == self.instance).count()
-                    as u64
-            }
-            (false, Role::Inner) => {
-                let ours =
-                    |half: &crate::Half| half.bridged().is_some_and(|(inner, _)| inner == self.instance);
-                peer.mirror.halves().filter(|half| half.is_live() && ours(half)).count() as u64
-            }
-        };
+        let bridged = if presumed { self.joined_live(at) } else { peer.mirror.joined_live() };
         MirrorCounters {
             status: self.status_of(at, peer, now),
             stale,

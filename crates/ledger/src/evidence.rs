@@ -152,6 +152,21 @@ impl Observation {
         self
     }
 
+    /// Clips every text to what the wire carries, so that both processes read the same.
+    pub(crate) fn clip(&mut self) {
+        let Self { rule, observed, detail, .. } = self;
+        if let Some(Rule { name, limit, source }) = rule {
+            clip(name, Rule::LONGEST_NAME);
+            clip(limit, Rule::LONGEST_NAME);
+            clip(source, Rule::LONGEST_SOURCE);
+        }
+        for (text, limit) in [(observed, Self::LONGEST_OBSERVED), (detail, Self::LONGEST_DETAIL)] {
+            if let Some(text) = text {
+                clip(text, limit);
+            }
+        }
+    }
+
     fn is_on_hop(&self) -> bool {
         self.leg == Some(LegName::Hop) && self.class == Class::Consequence
     }
@@ -191,6 +206,13 @@ impl End {
             hop = after(hop, observation);
         }
         None
+    }
+}
+
+/// Clips at a character's boundary.
+fn clip(text: &mut Box<str>, limit: usize) {
+    if text.len() > limit {
+        *text = text[..text.floor_char_boundary(limit)].into();
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Fault {
     IgnoreDrift,
     /// The root cause prefers the half that asks.
     PreferOwnEvidence,
+    /// A half that waits is not looked at again when its time has come.
+    ForgetToLook,
 }
 
 impl crate::Ledger {
@@ -40,11 +42,13 @@ impl crate::Ledger {
         false
     }
 
-    /// What is remembered beside the tables for halves that are not settled: nothing, when all are.
+    /// What is remembered beside the tables for halves that are not settled: nothing, when all are. A peer
+    /// that is away is remembered as it was.
     #[cfg(feature = "planted-faults")]
     pub fn residue(&self) -> usize {
-        let in_flight: usize = self.peers.values().map(|peer| peer.in_flight.len()).sum();
-        self.settling.len() + self.unseen.len() + self.keepsakes.len() + in_flight
+        let here = self.peers.values().filter(|peer| peer.session.is_some());
+        let in_flight: usize = here.map(|peer| peer.in_flight.len()).sum();
+        self.waiting.len() + self.unseen.len() + self.keepsakes.len() + in_flight
     }
 
     /// Plants a fault.

@@ -231,11 +231,7 @@ impl Half {
 
     /// The phase to show: whether HTTP is idle or active follows from the counts.
     pub const fn shown_phase(&self) -> Phase {
-        match self.phase {
-            Phase::HttpIdle | Phase::HttpActive if self.traffic.requests_open() > 0 => Phase::HttpActive,
-            Phase::HttpActive => Phase::HttpIdle,
-            other => other,
-        }
+        self.phase.shown_with(&self.traffic)
     }
 
     /// The inner half a front is bridged to; for an inner half, its front.

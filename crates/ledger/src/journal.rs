@@ -100,15 +100,21 @@ impl Journal {
             from,
             through: self.next,
             horizon: self.horizon,
-            halves: self.feed.range(from + 1..).map(|(seq, half)| (*seq, Arc::clone(half))).collect(),
+            halves: self
+                .feed
+                .range(from.saturating_add(1)..)
+                .map(|(seq, half)| (*seq, Arc::clone(half)))
+                .collect(),
             digest: self.digest,
             snapshot: snapshot.then(|| self.base.clone()),
         }
     }
 
-    /// How many halves changed after `cursor`, at most `limit`.
+    /// How many halves changed after `cursor`, at most `limit`. A cursor behind the horizon has something to
+    /// come even if nothing else changed: what was folded.
     pub(crate) fn pending(&self, cursor: u64, limit: usize) -> usize {
-        self.feed.range(cursor + 1..).take(limit).count()
+        let changed = self.feed.range(cursor.saturating_add(1)..).take(limit).count();
+        changed.max(usize::from(cursor < self.horizon))
     }
 
     /// The closed half that retention gives up next: settled before settling, lowest position first.

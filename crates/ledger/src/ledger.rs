@@ -23,6 +23,7 @@ use crate::session::Rhythm;
 use crate::tally::Tally;
 use crate::time::Now;
 use crate::traffic::{Traffic, TrafficTotals};
+use crate::waiting::WaitingList;
 
 /// What bounds a ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ pub struct Ledger {
     /// Live own halves joined to each other instance; zero is absent.
     pub(crate) joined: BTreeMap<InstanceId, u64>,
     pub(crate) departed: Departed,
-    pub(crate) settling: BTreeMap<HalfKey, Settling>,
+    pub(crate) waiting: WaitingList,
     /// Own halves whose joined half was missing from a snapshot.
     pub(crate) unseen: BTreeSet<HalfKey>,
     /// Ended halves that a mirror folded while the own half joined to them is not settled.
@@ -96,14 +97,6 @@ impl LiveSlot {
     pub(crate) const fn opened(&self) -> Now {
         self.opened
     }
-}
-
-/// A closed half whose cause is not settled.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Settling {
-    pub(crate) ended: Duration,
-    pub(crate) end_seq: u64,
-    pub(crate) acked: Option<Duration>,
 }
 
 /// Peers that were down for long and joined to nothing live.
@@ -196,7 +189,7 @@ impl Ledger {
             peers: BTreeMap::new(),
             joined: BTreeMap::new(),
             departed: Departed::default(),
-            settling: BTreeMap::new(),
+            waiting: WaitingList::default(),
             unseen: BTreeSet::new(),
             keepsakes: BTreeMap::new(),
             arrivals: Arrivals::default(),
@@ -264,31 +257,45 @@ impl Ledger {
         now: Now,
     ) -> Result<Arc<Traffic>, RecordError> {
         let key = HalfKey::inner(connection, self.instance, attempt);
-        let traffic = self.open(key, front_instance, accept, now)?;
-        self.arrivals.verified(&arrival);
-        Ok(traffic)
+        let opened = self.open(key, front_instance, accept, now);
+        match opened {
+            Ok(_) => self.arrivals.verified(&arrival),
+            // Of this attempt there is a half already.
+            Err(_) => self.arrivals.refused(&arrival, Reason::HopReplayed),
+        }
+        opened
     }
 
-    /// Applies `changes` to a live half, as one step of the journal.
+    /// Applies `changes` to a live half, as one step of the journal: all of them, or none.
     pub fn record(
         &mut self,
         key: HalfKey,
         changes: impl IntoIterator<Item = Change>,
         now: Now,
     ) -> Result<(), RecordError> {
+        // Collected first: what the caller's iterator does, it does not do in the middle of a step.
+        let changes: Vec<Change> = changes.into_iter().collect();
         let slot = self.live.get_mut(&key).ok_or(RecordError::NotLive)?;
+        let half = self.own.half(key).ok_or(RecordError::NotLive)?;
+        check_steps(self.role, half.phase, &changes).map_err(RecordError::Step)?;
+        let before = half.bridged();
         let after = now.mono.saturating_sub(slot.opened.mono);
-        let role = self.role;
-        let before = self.own.half(key).and_then(|half| half.bridged());
-        let result = self.own.amend(key, |half, seq| {
-            changes.into_iter().try_for_each(|change| apply(half, slot, role, change, seq, after))
+        let current = self.own.amend(key, |half, seq| {
+            for change in changes {
+                apply(half, slot, change, seq, after);
+            }
+            half.bridged()
         });
-        let current = self.own.half(key).and_then(|half| half.bridged());
+        let current = current.flatten();
+        if let Some(before) = before.filter(|before| Some(*before) != current) {
+            self.forget_attempt(key, before);
+        }
         self.rejoin(before.map(|(instance, _)| instance), current.map(|(instance, _)| instance));
         for (instance, attempt) in [before, current].into_iter().flatten() {
             self.refresh_flight(key.connection, instance, attempt, now);
         }
-        result.unwrap_or(Err(RecordError::NotLive))
+        self.debug_check();
+        Ok(())
     }
 
     /// Ends a half. The sockets are gone already; from here on only the cause is open.
@@ -303,6 +310,7 @@ impl Ledger {
             ending.observations.push(Observation::new(self.role, Reason::Abandoned, None, age));
         }
         ending.observations.truncate(End::MAX_OBSERVATIONS);
+        ending.observations.iter_mut().for_each(Observation::clip);
         let totals = slot.traffic.totals();
         let end_seq = self.own.amend(key, |half, seq| {
             let end = End {
@@ -323,11 +331,15 @@ impl Ledger {
         });
         let end_seq = end_seq.ok_or(RecordError::NotLive)?;
         let joined = self.own.half(key).and_then(|half| half.joined_key());
-        self.rejoin(joined.map(|joined| joined.instance), None);
-        self.settling.insert(key, Settling { ended: now.active, end_seq, acked: None });
+        if let Some(joined) = joined {
+            self.rejoin(Some(joined.instance), None);
+            self.waiting.add(key, joined.instance, end_seq, now.active);
+        }
         self.refresh_flights_of(key, now);
         self.reconsider(key, now);
+        self.look_again(key, now);
         self.retain(now);
+        self.debug_check();
         Ok(())
     }
 
@@ -350,10 +362,7 @@ impl Ledger {
     /// Time passes: settles what waited long enough, lets dead peers go, keeps memory bounded.
     pub fn tick(&mut self, now: Now) {
         self.ticked = now.active;
-        let waiting: Vec<HalfKey> = self.settling.keys().copied().collect();
-        for key in waiting {
-            self.reconsider(key, now);
-        }
+        self.settle_what_is_due(now);
         self.fold_dead_peers(now);
         self.retain(now);
     }
@@ -433,17 +442,24 @@ impl Ledger {
     }
 }
 
-fn apply(
-    half: &mut Half,
-    slot: &mut LiveSlot,
-    role: Role,
-    change: Change,
-    seq: u64,
-    after: Duration,
-) -> Result<(), RecordError> {
+/// May the phases among `changes` follow each other from `phase` on? CLOSED may not: a record ends by
+/// [`Ledger::close`], with an account of its end.
+fn check_steps(role: Role, mut phase: Phase, changes: &[Change]) -> Result<(), IllegalStep> {
+    for change in changes {
+        if let Change::Phase(to, _) = *change {
+            phase.step(role, to)?;
+            if to.is_closed() {
+                return Err(IllegalStep { role, from: phase, to });
+            }
+            phase = to;
+        }
+    }
+    Ok(())
+}
+
+fn apply(half: &mut Half, slot: &mut LiveSlot, change: Change, seq: u64, after: Duration) {
     match change {
         Change::Phase(phase, side) => {
-            half.phase.step(role, phase).map_err(RecordError::Step)?;
             if phase == Phase::Closing {
                 slot.closing_from = Some(half.phase);
             }
@@ -468,7 +484,6 @@ fn apply(
             hop.given_up = hop.bridged.take().map(|(_, attempt)| attempt).or(hop.given_up);
         }),
     }
-    Ok(())
 }
 
 fn amend_hop(half: &mut Half, seq: u64, change: impl FnOnce(&mut Hop)) {
@@ -476,3 +491,6 @@ fn amend_hop(half: &mut Half, seq: u64, change: impl FnOnce(&mut Hop)) {
     change(&mut hop);
     half.hop = Some(Stamped { seq, value: hop });
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,6 +60,7 @@ mod tally;
 mod termination;
 mod time;
 mod traffic;
+mod waiting;
 mod walk;
 
 pub use admission::AdmissionLimits;

@@ -122,7 +122,9 @@ impl Ledger {
         if session.wants_pull(pending, rhythm, now.active) {
             session.begin(own.pull(session.cursor()), now.active);
         }
-        if let Some(mut chunk) = session.next_chunk(|key| live.get(&key).map(|slot| slot.traffic.totals())) {
+        if let Some(mut chunk) =
+            session.next_chunk(now.active, |key| live.get(&key).map(|slot| slot.traffic.totals()))
+        {
             if drop_end {
                 forget_ends(&mut chunk);
             }
@@ -209,13 +211,21 @@ impl Ledger {
         let mine = hello.resume.filter(|resume| resume.peer == self.instance);
         let cursor = mine.map(|resume| resume.applied).filter(|at| *at <= self.own.position());
         let role = hello.role;
-        let peer =
-            self.peers.entry(hello.instance).or_insert_with(|| Peer::new(hello.instance, role, now.active));
+        let ourselves = self.instance;
+        let appears = !self.peers.contains_key(&hello.instance);
+        let peer = self
+            .peers
+            .entry(hello.instance)
+            .or_insert_with(|| Peer::new(hello.instance, role, ourselves, now.active));
         peer.mirror.rewind();
         peer.last_session = hello.session;
         peer.max_live = allowance(hello.max_live);
         peer.mirror.most = usize::try_from(peer.max_live + MOST_CLOSED).unwrap_or(usize::MAX);
         peer.session = Some(Session::new(hello.session, cursor, now.active));
+        peer.down_noticed = false;
+        if appears {
+            self.refresh_flights_with(hello.instance, now);
+        }
         at
     }
 
@@ -306,14 +316,8 @@ impl Ledger {
         let Some(session) = &mut peer.session else { return Err(SessionEnd::Lost) };
         session.on_ack(ack, now.active)?;
         let acked = session.acked();
-        for (key, settling) in &mut self.settling {
-            let joined = self.own.half(*key).and_then(|half| half.joined_key());
-            if settling.acked.is_none()
-                && settling.end_seq <= acked
-                && joined.is_some_and(|j| j.instance == from)
-            {
-                settling.acked = Some(now.active);
-            }
+        for key in self.waiting.acknowledge(from, acked, now.active) {
+            self.look_again(key, now);
         }
         Ok(())
     }

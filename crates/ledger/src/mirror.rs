@@ -18,10 +18,14 @@ use crate::tally::{Share, Tally};
 #[derive(Debug)]
 pub(crate) struct Mirror {
     instance: InstanceId,
+    /// The process that looks into it.
+    viewer: InstanceId,
     role: Role,
     halves: BTreeMap<HalfKey, (u64, Arc<Half>)>,
     settled: BTreeSet<(u64, HalfKey)>,
     live: u64,
+    /// The live ones that are joined to `viewer`.
+    joined: u64,
     settling: u64,
     base: Tally,
     tally: Tally,
@@ -83,13 +87,15 @@ pub(crate) enum Staging {
 pub(crate) type Changes = Vec<(Option<Arc<Half>>, Option<Arc<Half>>)>;
 
 impl Mirror {
-    pub(crate) fn new(instance: InstanceId, role: Role) -> Self {
+    pub(crate) fn new(instance: InstanceId, role: Role, viewer: InstanceId) -> Self {
         Self {
             instance,
+            viewer,
             role,
             halves: BTreeMap::new(),
             settled: BTreeSet::new(),
             live: 0,
+            joined: 0,
             settling: 0,
             base: Tally::default(),
             tally: Tally::default(),
@@ -247,6 +253,11 @@ impl Mirror {
         self.live
     }
 
+    /// Live halves that are joined to the process that looks.
+    pub(crate) const fn joined_live(&self) -> u64 {
+        self.joined
+    }
+
     pub(crate) const fn settling_len(&self) -> u64 {
         self.settling
     }
@@ -273,6 +284,8 @@ impl Mirror {
         assert_eq!(tally, self.tally, "mirrored tally");
         assert_eq!(self.live, self.halves().filter(|half| half.is_live()).count() as u64, "mirrored live");
         assert_eq!(self.settling, self.halves().filter(|half| half.is_settling()).count() as u64);
+        let joined = self.halves().filter(|half| half.is_live() && self.is_joined(half)).count();
+        assert_eq!(self.joined, joined as u64, "mirrored and joined");
         assert!(self.halves.len() <= self.most, "{} halves of at most {}", self.halves.len(), self.most);
     }
 
@@ -280,6 +293,13 @@ impl Mirror {
         let HalfUpdate { key, role, front_instance, .. } = update;
         let front = key.attempt == Attempt::FRONT && *front_instance == self.instance;
         key.instance == self.instance && *role == self.role && (front || *role == Role::Inner)
+    }
+
+    fn is_joined(&self, half: &Half) -> bool {
+        match self.role {
+            Role::Front => half.bridged().is_some_and(|(inner, _)| inner == self.viewer),
+            Role::Inner => half.front_instance == self.viewer,
+        }
     }
 
     /// Takes a half in its newest state, unless it contradicts itself or what was counted of it.
@@ -302,6 +322,7 @@ impl Mirror {
             self.settled.remove(&(*old_seq, key));
             if old.is_live() {
                 self.live -= 1;
+                self.joined -= u64::from(self.is_joined(old));
                 self.digest.remove(key, old.phase);
             }
             self.settling -= u64::from(old.is_settling());
@@ -310,6 +331,7 @@ impl Mirror {
         }
         if half.is_live() {
             self.live += 1;
+            self.joined += u64::from(self.is_joined(half));
             self.digest.add(key, half.phase);
         } else {
             let ends = u64::from(before.is_none_or(|(_, old)| old.is_live()));
@@ -336,7 +358,7 @@ impl Mirror {
     fn replace(&mut self, staged: Staged, changes: &mut Changes) -> Result<(), Unappliable> {
         let old = std::mem::take(&mut self.halves);
         let Staged { base, through, halves, .. } = staged;
-        *self = Self { most: self.most, ..Self::new(self.instance, self.role) };
+        *self = Self { most: self.most, ..Self::new(self.instance, self.role, self.viewer) };
         self.tally = base.clone();
         self.digest.opened = base.opened;
         self.digest.closed = base.closed;

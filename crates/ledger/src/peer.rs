@@ -21,6 +21,8 @@ pub(crate) struct Peer {
     pub(crate) session: Option<Session>,
     pub(crate) last_session: u64,
     pub(crate) down_since: Duration,
+    /// What waits for it was looked at since the session has been down for two heartbeats.
+    pub(crate) down_noticed: bool,
     pub(crate) last_end: Option<SessionEnd>,
     /// When the latest stale spell ended.
     pub(crate) fresh_since: Duration,
@@ -70,12 +72,13 @@ pub struct PeerStatus {
 }
 
 impl Peer {
-    pub(crate) fn new(instance: InstanceId, role: Role, now: Duration) -> Self {
+    pub(crate) fn new(instance: InstanceId, role: Role, viewer: InstanceId, now: Duration) -> Self {
         Self {
-            mirror: Mirror::new(instance, role),
+            mirror: Mirror::new(instance, role, viewer),
             session: None,
             last_session: 0,
             down_since: now,
+            down_noticed: false,
             last_end: None,
             fresh_since: now,
             in_flight: BTreeMap::new(),

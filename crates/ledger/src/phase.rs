@@ -7,6 +7,7 @@
 use std::fmt;
 
 use crate::id::Role;
+use crate::traffic::TrafficTotals;
 
 /// Where a half is in its life. Numbers are the wire's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -150,6 +151,15 @@ impl Phase {
             Self::Closing => "closing",
             Self::Closed => "closed",
             Self::Unknown(_) => "unknown",
+        }
+    }
+
+    /// The phase to show of a half with these counts: whether HTTP is idle or active follows from them.
+    pub(crate) const fn shown_with(self, totals: &TrafficTotals) -> Self {
+        match self {
+            Self::HttpIdle | Self::HttpActive if totals.requests_open() > 0 => Self::HttpActive,
+            Self::HttpActive => Self::HttpIdle,
+            other => other,
         }
     }
 

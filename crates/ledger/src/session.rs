@@ -74,7 +74,9 @@ pub(crate) struct Session {
     last_heartbeat_received: Duration,
     last_progress_acked: Duration,
     progress_cursor: Option<HalfKey>,
+    /// Halves that were active since then are reported in this round.
     progress_since: Duration,
+    round_began: Duration,
     next_progress: Duration,
     /// A digest that matched has come since the session began: the mirror can be believed.
     pub(crate) in_step: bool,
@@ -135,6 +137,7 @@ impl Session {
             last_progress_acked: now,
             progress_cursor: None,
             progress_since: Duration::ZERO,
+            round_began: now,
             next_progress: now,
             in_step: false,
         }
@@ -258,9 +261,6 @@ impl Session {
     /// Takes a pull to send.
     pub(crate) fn begin(&mut self, pull: Pull, now: Duration) {
         self.last_pull = now;
-        if self.unacked.is_empty() {
-            self.last_progress_acked = now;
-        }
         let snapshot = pull.snapshot.map(|base| SnapshotState { index: 0, base: Some(base) });
         self.cursor = Some(pull.through);
         self.sending = Some(Sending {
@@ -276,11 +276,19 @@ impl Session {
 
     /// The next batch or chunk of the pull in progress, if the window has room. `live` adds what the data
     /// path has counted by now.
-    pub(crate) fn next_chunk(&mut self, live: impl Fn(HalfKey) -> Option<TrafficTotals>) -> Option<Message> {
+    pub(crate) fn next_chunk(
+        &mut self,
+        now: Duration,
+        live: impl Fn(HalfKey) -> Option<TrafficTotals>,
+    ) -> Option<Message> {
         if self.unacked.len() >= WINDOW {
             return None;
         }
         let sending = self.sending.as_mut()?;
+        if self.unacked.is_empty() {
+            // From here on something is owed. Not from the pull on: the stream may have had no room since.
+            self.last_progress_acked = now;
+        }
         let mut halves = Vec::new();
         let mut weight = 0;
         let mut last_seq = sending.after;
@@ -327,6 +335,9 @@ impl Session {
         if now < self.next_progress {
             return None;
         }
+        if self.progress_cursor.is_none() {
+            self.round_began = now;
+        }
         let mut halves = Vec::new();
         let mut scanned = 0;
         let mut last = None;
@@ -344,7 +355,8 @@ impl Session {
         self.progress_cursor = if finished { None } else { last };
         let pause = if finished { rhythm.heartbeat } else { rhythm.heartbeat / 8 };
         if finished {
-            self.progress_since = now.saturating_sub(rhythm.heartbeat);
+            // Not from the round's end: what a half did after its turn, the next round tells.
+            self.progress_since = self.round_began.saturating_sub(rhythm.heartbeat);
         }
         self.next_progress = now + pause;
         (!halves.is_empty()).then_some(Message::Progress(halves))

@@ -61,7 +61,7 @@ impl Ledger {
         if self.unseen.contains(&half.key) {
             return settle_alone(AloneBecause::Unseen);
         }
-        let waiting = self.settling.get(&half.key);
+        let waiting = self.waiting.entry(half.key);
         let peer = self.peers.get(&joined_key.instance);
         let down = match (peer, waiting) {
             (Some(peer), _) => peer.is_down(&self.rhythm, now.active),
@@ -71,13 +71,51 @@ impl Ledger {
         if down {
             return settle_alone(AloneBecause::SessionDown(joined_key.instance));
         }
-        let patience = self.rhythm.heartbeat * 2 + self.limits.hop_header;
+        let patience = self.patience();
         let acked = waiting.and_then(|waiting| waiting.acked);
         let never_seen = joined.is_none_or(|other| !self.is_joined(other, half));
         if never_seen && acked.is_some_and(|acked| now.active.saturating_sub(acked) >= patience) {
             return settle_alone(AloneBecause::Unseen);
         }
         Verdict::Wait
+    }
+
+    /// How long after the acknowledgement of a half's end its joined half may take to be seen.
+    fn patience(&self) -> std::time::Duration {
+        self.rhythm.heartbeat * 2 + self.limits.hop_header
+    }
+
+    /// Settles what time alone decides: the halves whose patience ends, and those of a peer whose session
+    /// has by now been down for two heartbeats. Everything else is settled by the event that decides it.
+    pub(crate) fn settle_what_is_due(&mut self, now: Now) {
+        let mut keys = self.waiting.take_due(now.active);
+        if self.planted(crate::fault::Fault::ForgetToLook) {
+            keys.clear();
+        }
+        for (instance, peer) in &mut self.peers {
+            if !peer.down_noticed && peer.is_down(&self.rhythm, now.active) {
+                peer.down_noticed = true;
+                keys.extend(self.waiting.of_peer(*instance));
+            }
+        }
+        for key in keys {
+            self.reconsider(key, now);
+            self.look_again(key, now);
+        }
+    }
+
+    /// Notes when time alone might settle a half that still waits.
+    pub(crate) fn look_again(&mut self, key: HalfKey, now: Now) {
+        let Some(waiting) = self.waiting.entry(key) else { return };
+        let known = self.own.half(key).and_then(|half| half.joined_key()).map(|joined| joined.instance);
+        let at = match waiting.acked {
+            Some(acked) => acked + self.patience(),
+            None if known.is_some_and(|peer| self.peers.contains_key(&peer)) => return,
+            None => waiting.ended + self.rhythm.heartbeat * 2,
+        };
+        if at > now.active {
+            self.waiting.look_again(key, at);
+        }
     }
 
     /// The other half of a pair, from the peer's mirror or from what was kept of it.
@@ -111,7 +149,7 @@ impl Ledger {
         }
         let settlement = Arc::new(Settlement { cause, from, late: Vec::new() });
         self.own.amend(key, |half, seq| half.settlement = Some(Stamped { seq, value: settlement }));
-        self.settling.remove(&key);
+        self.waiting.remove(key);
         self.unseen.remove(&key);
         self.drop_keepsake(key);
         if let Some(half) = self.own.half(key) {
@@ -240,6 +278,13 @@ impl Ledger {
         }
     }
 
+    /// A front gave an attempt up, or took the next: what was kept of the earlier one's inner half, and what
+    /// was concluded from its absence, says nothing about the next one.
+    pub(crate) fn forget_attempt(&mut self, front: HalfKey, (instance, attempt): (InstanceId, Attempt)) {
+        self.unseen.remove(&front);
+        self.keepsakes.remove(&HalfKey::inner(front.connection, instance, attempt));
+    }
+
     /// Lets a keepsake go once nothing unsettled is joined to it.
     fn drop_keepsake(&mut self, settled: HalfKey) {
         if self.keepsakes.is_empty() {
@@ -273,7 +318,7 @@ impl Ledger {
                 self.settle(key, cause, from);
             }
             self.own.evict(key);
-            self.settling.remove(&key);
+            self.waiting.remove(key);
         }
     }
 
@@ -292,6 +337,10 @@ impl Ledger {
             if let Some(peer) = self.peers.remove(&instance) {
                 self.departed.instances += 1;
                 self.departed.tally.add(peer.mirror.tally());
+            }
+            for key in self.waiting.of_peer(instance) {
+                self.reconsider(key, now);
+                self.look_again(key, now);
             }
         }
     }
@@ -319,6 +368,21 @@ impl Ledger {
             .is_some_and(|half| half.front_instance == front_at);
         if let Some(other) = self.peers.get_mut(&peer) {
             other.fly((connection, attempt), front, inner, now.active);
+        }
+    }
+
+    /// A peer appears: whatever is joined to it already is live on one side only, as far as is known.
+    pub(crate) fn refresh_flights_with(&mut self, peer: InstanceId, now: Now) {
+        if self.joined_live(peer) == 0 {
+            return;
+        }
+        let joined = |key: &&HalfKey| {
+            let other = self.own.half(**key).and_then(|half| half.joined_key());
+            other.is_some_and(|other| other.instance == peer)
+        };
+        let keys: Vec<HalfKey> = self.live.keys().filter(joined).copied().collect();
+        for key in keys {
+            self.refresh_flights_of(key, now);
         }
     }
 

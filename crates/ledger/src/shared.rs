@@ -121,6 +121,8 @@ impl SharedLedger {
         changes: impl IntoIterator<Item = Change>,
         now: Now,
     ) -> Result<(), RecordError> {
+        // Not under the lock: this is the caller's code.
+        let changes: Vec<Change> = changes.into_iter().collect();
         self.changed(|ledger| ledger.record(key, changes, now))
     }
 

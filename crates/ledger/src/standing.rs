@@ -19,6 +19,9 @@ pub struct Standing {
     pub heartbeats_fresh: bool,
     /// Age of the latest heartbeat; `None` without a session.
     pub since_heartbeat: Option<Duration>,
+    /// A digest has matched since the session began: what the mirror says is the present. Otherwise a mirrored
+    /// half counts as live exactly if the own half joined to it is.
+    pub in_step: bool,
     /// Live own halves that are joined to it.
     pub joined: u64,
 }
@@ -31,6 +34,7 @@ impl Ledger {
             session: session.map(|session| session.number),
             heartbeats_fresh: session.is_some_and(|s| s.heartbeats_fresh(&self.rhythm, now.active)),
             since_heartbeat: session.map(|session| session.since_heartbeat(now.active)),
+            in_step: session.is_some_and(|session| session.in_step),
             joined: self.joined_live(peer),
         })
     }

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use config::{InnerAction, InnerRoute, Protocol};
 use ledger::{
-    Accept, AddressSource, Arrival, Attempt, Change, ConnectionId, DeadlineName, LegName, Phase, Reason,
-    Restart, Routing, Target,
+    Accept, AddressSource, Arrival, Attempt, Change, ConnectionId, DeadlineName, LegName, Limit, Phase,
+    Reason, Restart, Routing, Target,
 };
 use runtime::preface::HopClass;
 use runtime::{DialOptions, Goodbye, Leg, Origin, Parting, TrackedConnection, cleanup_connection, dial};
@@ -33,7 +33,7 @@ use crate::http::conversation::{Conversation, HttpVersion, TunnelOffer};
 use crate::http::head::{Introduction, Scheme};
 use crate::http::{Attendance, Over, Served, serve_one, serve_two};
 use crate::pool::Pool;
-use crate::settings::RouteTimeouts;
+use crate::settings::{RouteTimeouts, spread};
 use crate::tls::agreed;
 use crate::tunnel::{Side, TunnelLimits, tunnel};
 
@@ -229,7 +229,7 @@ impl Life<'_> {
             Served::Over(Over::Because(ended)) => Left::hop(conclude(ended, tracked, self.hop)),
             Served::Tunnel { socket, read_ahead, offer } => {
                 let TunnelOffer { target, tunnel_idle, half_close } = offer;
-                let limits = self.tunnel_limits(tunnel_idle, half_close);
+                let limits = self.tunnel_limits(&tunnel_idle, half_close, tracked.id());
                 let client = Side { socket, leg: self.hop, read_ahead };
                 let leg = target.leg;
                 let target = Side { socket: target.io, leg: &leg, read_ahead: target.read_ahead };
@@ -270,7 +270,7 @@ impl Life<'_> {
             Ok((socket, target)) => (tracked.leg(socket, LegName::Target, Origin::Dialled), target),
             Err(ended) => return Left::hop(conclude(ended, tracked, self.hop)),
         };
-        let limits = self.tunnel_limits(timeouts.tunnel_idle(), timeouts.half_close());
+        let limits = self.tunnel_limits(&timeouts.tunnel_idle(), timeouts.half_close(), tracked.id());
         enter_tunnel(Phase::Relaying, &limits, Some(Change::Target(Arc::new(target))), tracked);
         let client = Side { socket, leg: self.hop, read_ahead: bytes::Bytes::new() };
         let target = Side { socket: leg.io(Vec::new()), leg: &leg, read_ahead: bytes::Bytes::new() };
@@ -301,8 +301,9 @@ impl Life<'_> {
         Ok((dialled.socket, Target { name, address, reused: false, connect }))
     }
 
-    fn tunnel_limits(&self, tunnel_idle: ledger::Limit, half_close: ledger::Limit) -> TunnelLimits {
+    fn tunnel_limits(&self, tunnel_idle: &Limit, half_close: Limit, id: ConnectionId) -> TunnelLimits {
         let farewell = self.inside.gateway.timeouts.farewell();
+        let tunnel_idle = spread(tunnel_idle, id.0 as u64);
         TunnelLimits { tunnel_idle, half_close, write_stall: farewell.write_stall, close: farewell.close }
     }
 }

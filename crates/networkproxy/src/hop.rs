@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use config::InnerTable;
-use control::client::{KeyRing, Upstream};
+use control::client::Upstream;
 use ledger::{InstanceId, Reason};
 use runtime::preface::{
     HOP_HEADER_LIMIT, HopClass, HopHeader, HopKey, HopRefusal, Progress, ReplayWindow, VerifiedHopHeader,
@@ -28,13 +28,32 @@ const MOST_PENDING: usize = 1024;
 
 /// Who may come in.
 #[derive(Debug)]
-pub struct Hop {
-    upstream: Upstream,
+pub struct Hop<K = Upstream> {
+    known: K,
     clock: Clock,
     header_limit: Duration,
     doors: Mutex<HashMap<u64, Door>>,
     pending: AtomicUsize,
     refused: Fold,
+}
+
+/// What smartproxy has told about who may come in.
+pub trait Known {
+    /// The hop key of this name, and the smartproxy instance that it stands for.
+    fn key(&self, id: u64) -> Option<(control::HopKey, InstanceId)>;
+
+    /// The routes of this generation of this smartproxy.
+    fn table(&self, front: InstanceId, generation: u64) -> Option<Arc<InnerTable>>;
+}
+
+impl Known for Upstream {
+    fn key(&self, id: u64) -> Option<(control::HopKey, InstanceId)> {
+        self.keys().find(id)
+    }
+
+    fn table(&self, front: InstanceId, generation: u64) -> Option<Arc<InnerTable>> {
+        self.table(front, generation)
+    }
 }
 
 /// One hop key, as what it verifies.
@@ -58,11 +77,11 @@ pub struct Admitted {
     pub read_past: Vec<u8>,
 }
 
-impl Hop {
-    /// The hop of a process that is registered by `upstream`; headers must come within `header_limit`.
-    pub fn new(upstream: Upstream, clock: Clock, header_limit: Duration) -> Self {
+impl<K: Known> Hop<K> {
+    /// The hop of a process that has been told what is `known`; headers must come within `header_limit`.
+    pub fn new(known: K, clock: Clock, header_limit: Duration) -> Self {
         Self {
-            upstream,
+            known,
             clock,
             header_limit,
             doors: Mutex::default(),
@@ -92,7 +111,7 @@ impl Hop {
             }
         };
         let (verified, front) = header;
-        let table = self.upstream.table(front, verified.header.generation);
+        let table = self.known.table(front, verified.header.generation);
         let table =
             table.filter(|table| is_served(table, &verified.header)).ok_or(Reason::HopRouteUnknown)?;
         Ok(Admitted { header: verified, front, table, read_past: received.split_off(length) })
@@ -117,10 +136,9 @@ impl Hop {
         &self,
         header: runtime::preface::UnverifiedHopHeader<'_>,
     ) -> Result<(VerifiedHopHeader, InstanceId), Reason> {
-        let ring = self.upstream.keys();
         let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
         let verified = header
-            .verify(|id| open_door(&mut doors, &ring, id).map(|door| door.key.clone()))
+            .verify(|id| open_door(&mut doors, &self.known, id).map(|door| door.key.clone()))
             .map_err(reason_of)?;
         let door = doors.get_mut(&verified.key_id).ok_or(Reason::HopAuthFailed)?;
         door.used.accept(verified.counter).map_err(|_| Reason::HopReplayed)?;
@@ -130,13 +148,13 @@ impl Hop {
 
 /// The door of a key, as long as the key is in force. Its window lives as long: a key that returns after it
 /// was dropped would be another one.
-fn open_door<'d>(doors: &'d mut HashMap<u64, Door>, ring: &KeyRing, id: u64) -> Option<&'d Door> {
-    let Some((key, front)) = ring.find(id) else {
+fn open_door<'d>(doors: &'d mut HashMap<u64, Door>, known: &impl Known, id: u64) -> Option<&'d Door> {
+    let Some((key, front)) = known.key(id) else {
         doors.remove(&id);
         return None;
     };
     if !doors.contains_key(&id) {
-        doors.retain(|id, _| ring.find(*id).is_some());
+        doors.retain(|id, _| known.key(*id).is_some());
         let door = Door { key: HopKey::new(key.id, &key.secret), front, used: ReplayWindow::new() };
         doors.insert(id, door);
     }

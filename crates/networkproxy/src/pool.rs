@@ -134,6 +134,7 @@ impl Pool {
             wire,
             leg: Mutex::new(Some(leg)),
             in_use: AtomicBool::new(false),
+            may_switch: AtomicBool::new(false),
             returned: Mutex::default(),
             is_returned: Notify::new(),
         });
@@ -174,6 +175,7 @@ impl Pool {
     fn put(&self, connection: &Arc<TargetConnection>, sender: SendRequest<RequestBody>) {
         connection.wire.end();
         connection.in_use.store(false, Relaxed);
+        connection.may_switch.store(false, Relaxed);
         let now = self.shared.clock.active();
         let mut table = self.table();
         if table.closed || self.is_aged(connection, now) || connection.wire.saw_fin() {
@@ -259,6 +261,9 @@ pub struct TargetConnection {
     /// Until the driver says goodbye, or an upgrade takes it.
     leg: Mutex<Option<Leg>>,
     in_use: AtomicBool,
+    /// The request in progress asks for another protocol: if hyper is done with the socket, whoever has the
+    /// lease may not be.
+    may_switch: AtomicBool,
     /// Given back while hyper was not done with the request; the driver waits for that.
     returned: Mutex<Option<SendRequest<RequestBody>>>,
     is_returned: Notify,
@@ -300,6 +305,11 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// The next request asks the target to switch protocols.
+    pub fn expect_switch(&self) {
+        self.connection.may_switch.store(true, Relaxed);
+    }
+
     /// Sends the request. An error gives it back if none of it was written.
     pub fn send(
         &mut self,
@@ -330,7 +340,7 @@ impl Lease {
         }
     }
 
-    /// The target switched protocols: its socket leaves the pool, with what was read past the response.
+    /// The target switched protocols, as was expected: its socket leaves the pool, with what was read past the response.
     pub async fn into_upgraded(self, response: Response<Incoming>) -> Result<UpgradedTarget, hyper::Error> {
         let upgraded = hyper::upgrade::on(response).await?;
         let parts =

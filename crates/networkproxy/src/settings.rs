@@ -73,6 +73,12 @@ impl Timeouts {
     }
 }
 
+/// An idle limit, later by up to 5 % for one connection: those of one moment do not end at one moment.
+/// Limits below a minute are meant exactly.
+pub fn spread(limit: &Limit, seed: u64) -> Limit {
+    if limit.value < Duration::from_mins(1) { limit.clone() } else { limit.spread(5.0, seed) }
+}
+
 /// The deadlines of one route: its own where it writes them, else the process's.
 #[derive(Debug, Clone, Copy)]
 pub struct RouteTimeouts<'a> {
@@ -182,6 +188,19 @@ fn source_text(source: &config::Source) -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// idle connections of one moment end at different moments, none early.
+    #[test]
+    fn idle_limits_are_spread_and_short_ones_exact() {
+        let limit = Limit::default_of(Duration::from_secs(75));
+        let ends: std::collections::BTreeSet<Duration> =
+            (0..100).map(|seed| spread(&limit, seed).value).collect();
+        assert!(ends.len() > 90);
+        let last = Duration::from_secs(79);
+        assert!(ends.iter().all(|end| *end >= limit.value && *end <= last));
+        let short = Limit::default_of(Duration::from_secs(1));
+        assert_eq!(spread(&short, 7), short);
+    }
 
     #[test]
     fn a_route_replaces_what_it_writes_and_nothing_else() {

@@ -225,4 +225,19 @@ mod tests {
         assert_eq!((flow.rest.capacity(), flow.blocked_since()), (0, None));
         drop(sender.await.unwrap());
     }
+
+    /// What was read for a sink that broke is counted as undelivered, to the byte.
+    #[tokio::test]
+    async fn bytes_for_a_broken_sink_are_not_forgotten() {
+        let clock = Clock::start(Duration::from_secs(1));
+        let ((from, mut source), (to, sink)) = (leg(&clock).await, leg(&clock).await);
+        socket2::SockRef::from(&sink).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(sink);
+        to.failed().await;
+        source.write_all(&[7; 1_000]).await.unwrap();
+        let mut flow = Flow::default();
+        let event = std::future::poll_fn(|cx| flow.poll(cx, &from.wire, &to.wire)).await;
+        assert_eq!(event, FlowEvent::SinkBroke);
+        assert_eq!((flow.take_rest().len(), from.count().received), (1_000, 1_000));
+    }
 }

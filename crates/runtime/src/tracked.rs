@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::{
-    Armed, Attempt, Change, Class, ConnectionId, DeadlineName, Deadlines, Ending, HalfKey, HopCount, LegName, Limit,
-    Now, Observation, Phase, Reason, RecordError, Restart, Role, Traffic,
+    Armed, Attempt, Change, Class, ConnectionId, DeadlineName, Deadlines, Ending, HalfKey, HopCount, LegName,
+    Limit, Now, Observation, Phase, Reason, RecordError, Restart, Role, Traffic,
 };
 use tokio::net::TcpStream;
 

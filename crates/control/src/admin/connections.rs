@@ -127,14 +127,14 @@ impl<P: Process> Connections<P> {
         self.beside(move |process| {
             let record = wanted.find(process.ledger(), process.now())?;
             let own = process.ledger().instance();
-            let live = record.halves().filter(|known| known.half.is_live());
-            let (ours, theirs): (Vec<_>, Vec<_>) = live.partition(|known| known.half.key.instance == own);
+            let live = record.halves().filter(|seen| seen.live);
+            let (ours, theirs): (Vec<_>, Vec<_>) = live.partition(|seen| seen.half.key.instance == own);
             if ours.is_empty() {
-                return Err(not_ours(process, &record, theirs.first().map(|known| known.half.key.instance)));
+                return Err(not_ours(process, &record, theirs.first().map(|seen| seen.half.key.instance)));
             }
             let mut initiated = false;
-            for known in ours {
-                initiated |= process.close(known.half.key, order.clone());
+            for seen in ours {
+                initiated |= process.close(seen.half.key, order.clone());
             }
             Ok(wire::CloseConnectionResponse { id: record.id.to_string(), initiated })
         })

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use ledger::{ConnectionId, Heading, IdSuffix, Now, Phase, Reason, SharedLedger, Wall};
+use ledger::{ConnectionId, Heading, IdSuffix, Now, Phase, Reason, SharedLedger, Stretch, Wall};
 use prost::Message as _;
 use tonic::Status;
 
@@ -195,7 +195,7 @@ pub(crate) fn find(
     if let Some(id) = whole {
         let before = id.0.checked_sub(1).map(ConnectionId);
         let stretch = ledger.walk(before, Heading::Newer, 1, now);
-        let found = Record::all_of(stretch).into_iter().find(|record| record.id == id);
+        let found = records(ledger, stretch, now).into_iter().find(|record| record.id == id);
         return found.ok_or(NotFound::None);
     }
     let mut found = Vec::new();
@@ -227,7 +227,7 @@ fn for_each_record(
         let at = now();
         let stretch = ledger.walk(from, heading, STRETCH, at);
         let next = stretch.next;
-        let mut records = Record::all_of(stretch);
+        let mut records = records(ledger, stretch, at);
         if heading == Heading::Older {
             records.reverse();
         }
@@ -239,6 +239,12 @@ fn for_each_record(
             None => return,
         }
     }
+}
+
+fn records(ledger: &SharedLedger, stretch: Stretch, now: Now) -> Vec<Record> {
+    Record::all_of(stretch, ledger.instance(), |peer| {
+        ledger.standing(peer, now).is_some_and(|standing| standing.in_step)
+    })
 }
 
 /// A network, or one address.

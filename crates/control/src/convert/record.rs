@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
-use ledger::{Known, Now, Phase, Reason, Role};
+use ledger::{Now, Phase, Reason, Role};
 
 use super::ends::{end, leg, role, settlement, termination};
 use super::groups::{accept, hop, routing, target, tls};
 use super::scalar::{duration, timestamp};
 use super::tally::bytes;
-use crate::admin::record::{HandledBy, Record, age, shown_phase, traffic};
+use crate::admin::record::{HandledBy, Record, Seen, age, shown_phase, traffic};
 use crate::directory::Directory;
 use crate::proto::admin::v1 as wire;
 
@@ -36,7 +36,7 @@ impl Viewer<'_> {
     /// One connection.
     pub(crate) fn connection(&self, record: &Record) -> wire::Connection {
         let first = record.first();
-        let came = first.map(|known| &*known.half.accept.value);
+        let came = first.map(|seen| &*seen.half.accept.value);
         let (from_client, to_client) = client_bytes(record);
         wire::Connection {
             id: record.id.to_string(),
@@ -59,18 +59,18 @@ impl Viewer<'_> {
             bytes_to_client: to_client,
             termination: record.termination().map(termination),
             provisional: record.is_provisional(),
-            front: record.front.as_ref().map(|known| self.half(known)),
-            inner: record.inner.as_ref().map(|known| self.half(known)),
-            superseded: record.superseded.iter().map(|known| self.half(known)).collect(),
+            front: record.front.as_ref().map(|seen| self.half(seen)),
+            inner: record.inner.as_ref().map(|seen| self.half(seen)),
+            superseded: record.superseded.iter().map(|seen| self.half(seen)).collect(),
             timeline: if self.detail == Detail::Whole { timeline(record) } else { Vec::new() },
         }
     }
 
-    fn half(&self, known: &Known) -> wire::Half {
-        let half = &*known.half;
-        let totals = traffic(known);
-        let live = half.is_live();
-        let clock = self.clock_of(known);
+    fn half(&self, seen: &Seen) -> wire::Half {
+        let half = &*seen.half;
+        let totals = traffic(seen);
+        let live = seen.live;
+        let clock = self.clock_of(seen);
         let last = Some(totals.last_activity()).filter(|last| !last.is_zero());
         let began = half.log.last().map(|entry| entry.after);
         let mut shown_routing = half.routing.as_ref().map(|group| routing(&group.value));
@@ -83,11 +83,9 @@ impl Viewer<'_> {
             attempt: half.key.attempt.0,
             own: half.key.instance == self.own,
             front_instance_id: half.front_instance.to_string(),
-            phase: shown_phase(known).number().into(),
+            phase: shown_phase(seen).number().into(),
             half_closed: leg(half.half_closed),
-            in_phase: began
-                .filter(|_| live)
-                .map(|began| duration(age(known, self.now).saturating_sub(began))),
+            in_phase: began.filter(|_| live).map(|began| duration(age(seen, self.now).saturating_sub(began))),
             accept: Some(accept(&half.accept.value)),
             routing: shown_routing,
             hop: half.hop.as_ref().map(|group| hop(&group.value)),
@@ -100,7 +98,7 @@ impl Viewer<'_> {
             },
             requests_started: totals.requests_started,
             requests_finished: totals.requests_finished,
-            deadlines: deadlines(known, clock),
+            deadlines: deadlines(seen, clock),
             end: half.end.as_ref().map(|group| end(&group.value)),
             settlement: half.settlement.as_ref().map(|group| settlement(&group.value)),
             log_dropped: half.log_dropped,
@@ -108,8 +106,8 @@ impl Viewer<'_> {
     }
 
     /// The active clock of the half's own process, now.
-    fn clock_of(&self, known: &Known) -> Option<Duration> {
-        let instance = known.half.key.instance;
+    fn clock_of(&self, seen: &Seen) -> Option<Duration> {
+        let instance = seen.half.key.instance;
         if instance == self.own {
             Some(self.now.active)
         } else {
@@ -120,16 +118,16 @@ impl Viewer<'_> {
 
 fn client_bytes(record: &Record) -> (u64, u64) {
     use ledger::{Direction, LegName};
-    let Some(known) = record.first() else { return (0, 0) };
+    let Some(seen) = record.first() else { return (0, 0) };
     // Without the front, what the hop carried is the nearest to it.
-    let leg = if known.half.role == Role::Front { LegName::Client } else { LegName::Hop };
-    let totals = traffic(known);
+    let leg = if seen.half.role == Role::Front { LegName::Client } else { LegName::Hop };
+    let totals = traffic(seen);
     (totals.meter(leg, Direction::In).bytes, totals.meter(leg, Direction::Out).bytes)
 }
 
-fn deadlines(known: &Known, clock: Option<Duration>) -> Vec<wire::Deadline> {
-    let last = traffic(known).last_activity();
-    let mut armed: Vec<_> = known.half.armed.iter().map(|armed| (armed.expires_at(last), armed)).collect();
+fn deadlines(seen: &Seen, clock: Option<Duration>) -> Vec<wire::Deadline> {
+    let last = traffic(seen).last_activity();
+    let mut armed: Vec<_> = seen.half.armed.iter().map(|armed| (armed.expires_at(last), armed)).collect();
     armed.sort_by_key(|(at, _)| *at);
     let shown = armed.into_iter().map(|(at, armed)| wire::Deadline {
         name: armed.name.name().to_owned(),
@@ -153,8 +151,8 @@ fn signed(at: Duration, clock: Duration) -> prost_types::Duration {
 /// Both halves' stories as one, by time of day; of one moment, in the order of each half.
 fn timeline(record: &Record) -> Vec<wire::TimelineEvent> {
     let mut events: Vec<(u64, wire::TimelineEvent)> = Vec::new();
-    for known in record.halves() {
-        let half = &*known.half;
+    for seen in record.halves() {
+        let half = &*seen.half;
         let opened = half.accept.value.at;
         let event = |after: Duration, text: String, phase: Option<Phase>, reason: Option<Reason>| {
             let at = opened.plus(after);

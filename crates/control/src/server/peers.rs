@@ -257,8 +257,6 @@ impl Peers {
         };
         let key = inner.key;
         self.shared.directory.greet(greeting, Some(inner), self.shared.time.now());
-        // What it is now, it says again in this session.
-        self.shared.directory.amend(instance, |facts| facts.draining = false);
         let replaced = CancellationToken::new();
         let running = Running { number: greeting.hello.session, replaced: replaced.clone() };
         if let Some(older) = self.sessions().insert(instance, running) {

@@ -3,7 +3,7 @@
 //! *Owns* the answer to a Hello and the task of the session. *Never* lets one session's fault touch another.
 //! *Invariant*: a session that began in the ledger ends there, whatever becomes of the call.
 
-use ledger::HelloRefused;
+use ledger::{HelloRefused, InstanceId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
@@ -98,12 +98,13 @@ impl ControlService for Sync {
             heartbeat: peers.rhythm().heartbeat,
             stall_after: peers.rhythm().stall_after,
         };
+        let registered = Registered { peers: peers.clone(), instance, number: at.number };
         self.sessions.spawn(async move {
             let over = match outgoing.try_send(Ok(reply.encode())) {
                 Ok(()) => session.run(&mut incoming, &outgoing, surroundings).await,
                 Err(_) => Over::Replaced,
             };
-            peers.end(instance, at.number);
+            drop(registered);
             tracing::info!(peer = %instance, session = at.number, why = over.words(), "control session over");
             if let Some(status) = over.status() {
                 peers.time().within(peers.rhythm().heartbeat, outgoing.send(Err(status))).await;
@@ -128,11 +129,24 @@ impl Sync {
             )));
         }
         // Whose it is, is what it says: nothing of it belongs to a half.
-        match decode(first, ledger::InstanceId(0)) {
+        match decode(first, InstanceId(0)) {
             Ok(Inbound::Hello(greeting)) => Ok(*greeting),
             Ok(_) => Err(Status::invalid_argument("the first message must be a Hello")),
             Err(malformed) => Err(Status::invalid_argument(malformed.to_string())),
         }
+    }
+}
+
+/// A session's place in the registry, given back however its task ends.
+struct Registered {
+    peers: Peers,
+    instance: InstanceId,
+    number: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.peers.end(self.instance, self.number);
     }
 }
 

@@ -13,7 +13,7 @@ use messages::{
 };
 use tonic::Code;
 
-use crate::harness::{Front, Inner, Place, agree, ready};
+use crate::harness::{Front, Inner, Place, agree, ready, until};
 use crate::traffic::{open_bridged, open_front, open_relayed};
 
 async fn admin(address: std::net::SocketAddr, place: Option<&Place>) -> api::Admin {
@@ -235,6 +235,32 @@ async fn filters_pick_what_they_say() {
         assert_eq!(status.code(), Code::InvalidArgument);
         assert!(status.message().starts_with(field), "{status}");
     }
+}
+
+/// A process that was killed never tells: its half counts as live exactly as long as the one it is joined to.
+#[tokio::test]
+async fn a_killed_process_leaves_no_record_live_behind() {
+    let place = Place::new();
+    let (front, inner) = pair(&place).await;
+    let lost = open_bridged(&front.node, &inner.node);
+    let stays = open_bridged(&front.node, &inner.node);
+    agree(&[(&front.node, &inner.node)]).await;
+    let old = inner.instance();
+    inner.kill().await;
+    lost.lose_front(&front.node);
+    until("the channel's end", || !front.peers.session_is_up(old), String::new).await;
+    let mut client = admin(front.address, None).await.connections();
+    let (live, _, total) = list(&mut client, ListConnectionsRequest::default()).await;
+    assert_eq!((live, total), (vec![stays.id.to_string()], 1));
+    let record = client.get_connection(get(lost.id)).await.unwrap().into_inner().connection.unwrap();
+    assert_eq!(record.phase(), Phase::Closed);
+    assert_eq!(record.provisional, record.termination.is_none());
+    let record = client.get_connection(get(stays.id)).await.unwrap().into_inner().connection.unwrap();
+    assert_eq!(record.phase(), Phase::HttpIdle, "as it was told last, while its own half lives");
+    let mut operator = admin(front.address, Some(&place)).await.connections();
+    let request = CloseConnectionRequest { id: lost.id.to_string(), ..Default::default() };
+    let refused = operator.close_connection(request).await.unwrap_err();
+    assert!(refused.message().contains("over already"), "{refused}");
 }
 
 /// An operator's close: needs the token, ends up in the record, at either process.

@@ -7,6 +7,7 @@ use config::InnerTable;
 use control::server::{Pick, Readiness};
 use ledger::LedgerLimits;
 
+use crate::cutter::Cutter;
 use crate::harness::{Front, Inner, Place, agree, bounded, ready, terms, until};
 use crate::traffic::{churn, open_bridged};
 
@@ -74,6 +75,27 @@ async fn a_draining_networkproxy_is_acknowledged_and_passed_over() {
     bounded("the acknowledgement", inner.upstream.drain_acknowledged()).await;
     assert_eq!(front.peers.readiness(inner.instance()), Readiness::Draining);
     assert_eq!(front.peers.pick(), Pick::None);
+}
+
+/// A drain is for the rest of a life: a networkproxy that comes back after a cut is not taken for ready.
+#[tokio::test]
+async fn a_drain_survives_the_channel() {
+    let place = Place::new();
+    let front = Front::start(&place);
+    let cutter = Cutter::to(front.address).await;
+    let inner = Inner::start(&place, cutter.address);
+    ready(&front, &inner).await;
+    inner.upstream.announce_draining();
+    bounded("the acknowledgement", inner.upstream.drain_acknowledged()).await;
+    let session = || front.node.ledger.peer_status(front.node.time.now())[0].session;
+    for round in 2..=4 {
+        cutter.cut();
+        let back = || {
+            assert!(!front.peers.is_ready(inner.instance()), "it takes no new connections");
+            session() >= round && front.peers.readiness(inner.instance()) == Readiness::Draining
+        };
+        until("the next session", back, || format!("session {}", session())).await;
+    }
 }
 
 /// New routes make everybody unready until they have acknowledged them; both tables are known meanwhile.

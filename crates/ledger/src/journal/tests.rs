@@ -196,7 +196,7 @@ proptest! {
     #[test]
     fn a_mirror_equals_the_journal_whatever_was_cut(ops in prop::collection::vec(op(), 1..160)) {
         let mut journal = Journal::default();
-        let mut mirror = Mirror::new(OWNER, Role::Front);
+        let mut mirror = Mirror::new(OWNER, Role::Front, InstanceId(3));
         let mut opened = BTreeSet::new();
         for op in ops {
             if let Op::Open(id) = op && !opened.insert(id) {
@@ -217,6 +217,7 @@ proptest! {
         prop_assert_eq!(mirror.tally(), journal.tally());
         prop_assert_eq!(mirror.digest(), journal.digest());
         prop_assert_eq!(mirror.live_len(), journal.live_len() as u64);
+        mirror.check();
         for half in journal.halves() {
             let copy = mirror.half(half.key).expect("mirrored");
             prop_assert_eq!(copy.phase, half.phase);

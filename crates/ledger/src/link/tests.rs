@@ -393,6 +393,117 @@ fn a_chunk_that_was_never_sent_cannot_be_acknowledged() {
     assert_eq!(pair.front.receive(pair.at_front(), ack, pair.now()), Err(SessionEnd::BadAck));
 }
 
+/// Synchronisation 5: a half that moved bytes after its turn in a long round is reported in the next one,
+/// also if it has been idle since.
+#[test]
+fn activity_in_a_long_round_of_progress_is_not_forgotten() {
+    let mut pair = Pair::new();
+    let traffics: Vec<_> = (1..=3_000_u64).map(|id| pair.inner_opens(id, id).1).collect();
+    pair.sync();
+    let reported = |pair: &Pair| {
+        let mirrored = pair.front.peers[&INNER].mirror.half(inner_key(1, 1)).unwrap();
+        mirrored.traffic.meter(LegName::Client, Direction::In).bytes
+    };
+    let bytes_move = |traffics: &[Arc<crate::Traffic>], pair: &Pair| {
+        for traffic in traffics {
+            traffic.moved(LegName::Client, Direction::In, 1, pair.now().active);
+        }
+    };
+    while reported(&pair) == 0 {
+        bytes_move(&traffics, &pair);
+        pair.talk(H / 20);
+    }
+    // The round has just passed the first half, and goes on for longer than a heartbeat.
+    traffics[0].moved(LegName::Client, Direction::In, 1_000, pair.now().active);
+    for _ in 0..60 {
+        bytes_move(&traffics[1..], &pair);
+        pair.talk(H / 20);
+    }
+    assert!(reported(&pair) > 1_000, "{} bytes are known", reported(&pair));
+}
+
+/// Laws: an inner half whose smartproxy was not known when it opened is in flight once it is.
+#[test]
+fn a_half_that_was_there_before_its_peer_is_in_flight() {
+    let mut pair = Pair::new();
+    pair.cut();
+    pair.inner = Ledger::new(INNER, Role::Inner, LedgerLimits::default(), Rhythm::default());
+    pair.inner_opens(5, 5);
+    pair.connect();
+    pair.talk(H * 3);
+    let audit = pair.inner.audit(pair.now());
+    assert_eq!(audit.in_flight.len(), 1, "{audit:?}");
+    assert!(!audit.balanced);
+}
+
+/// Synchronisation 3 and 7: the peer's time to acknowledge begins when something is sent, not when it was
+/// pulled: the stream may have had no room in between.
+#[test]
+fn what_waited_for_room_is_not_owed_meanwhile() {
+    let mut pair = Pair::new();
+    pair.talk(H * 2);
+    for id in 1..=2_000 {
+        pair.front_opens(id, id);
+    }
+    let at = pair.at_front();
+    // One batch goes out and is acknowledged; then the stream has no room for almost the whole patience.
+    while !matches!(pair.front.next(at, pair.now()), Next::Send(Message::Batch(_))) {}
+    let position = pair.front.peers[&INNER].session.as_ref().unwrap().first_unacked().unwrap();
+    let ack = |applied| Message::Ack(Ack { applied, chunks: 1 });
+    pair.front.receive(at, ack(position), pair.now()).unwrap();
+    pair.wait(H * 29 / 10);
+    pair.front.receive(at, Message::Heartbeat { position: 0 }, pair.now()).unwrap();
+    while !matches!(pair.front.next(at, pair.now()), Next::Send(Message::Batch(_))) {}
+    pair.wait(H / 5);
+    assert!(!matches!(pair.front.next(at, pair.now()), Next::End(_)), "it had a fifth of a heartbeat");
+}
+
+/// Laws, "in flight": two heartbeats from its entry or from the end of a stale spell, whichever is later.
+#[test]
+fn a_difference_is_excused_while_the_peer_is_stale_and_two_heartbeats_more() {
+    let mut pair = Pair::new();
+    pair.front_opens(1, 1);
+    pair.inner_opens(1, 1);
+    let relaying = [Change::Phase(Phase::Relaying, None)];
+    pair.front.record(front_key(1), relaying, pair.now()).unwrap();
+    pair.sync();
+    let excuse = |pair: &Pair| pair.inner.audit(pair.now()).in_flight.first().map(|flight| flight.excuse);
+    pair.close_inner(1, 1, Reason::TargetReset);
+    pair.wait(H * 15 / 10);
+    assert_eq!(excuse(&pair), Some(Some(crate::Excuse::Young)));
+    pair.wait(H);
+    assert_eq!(excuse(&pair), Some(Some(crate::Excuse::PeerStale)), "no heartbeat came for 2.5");
+    let heartbeat = |pair: &mut Pair| {
+        let (at, now) = (pair.at_inner(), pair.now());
+        pair.inner.receive(at, Message::Heartbeat { position: 9 }, now).unwrap();
+    };
+    heartbeat(&mut pair);
+    assert_eq!(excuse(&pair), Some(Some(crate::Excuse::Young)), "the peer may be telling it just now");
+    pair.wait(H * 15 / 10);
+    heartbeat(&mut pair);
+    pair.wait(H);
+    assert_eq!(excuse(&pair), Some(None));
+    assert!(!pair.inner.audit(pair.now()).balanced);
+}
+
+/// Laws, "in flight": a peer that fell silent right after a heartbeat had no time to tell what it was about to.
+#[test]
+fn a_peer_that_falls_silent_is_judged_for_the_time_it_spoke() {
+    let mut pair = Pair::new();
+    pair.front_opens(1, 1);
+    pair.inner_opens(1, 1);
+    pair.front.record(front_key(1), [Change::Phase(Phase::Relaying, None)], pair.now()).unwrap();
+    pair.sync();
+    pair.close_inner(1, 1, Reason::TargetReset);
+    pair.wait(H / 2);
+    let (at, now) = (pair.at_inner(), pair.now());
+    pair.inner.receive(at, Message::Heartbeat { position: 9 }, now).unwrap();
+    for _ in 0..24 {
+        pair.wait(H / 10);
+        assert!(pair.inner.audit(pair.now()).balanced, "{:?}", pair.inner.audit(pair.now()).in_flight);
+    }
+}
+
 /// As it is for a front: the keys of the rig are what they say.
 #[test]
 fn the_bench_joins_what_it_opens() {

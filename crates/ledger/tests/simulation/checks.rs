@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ledger::{Attempt, ConnectionId, Role, SettledFrom, Termination};
+use ledger::{Attempt, ConnectionId, Half, Heading, Role, SettledFrom, Termination};
 
 use crate::Channel;
 use crate::world::{FRONT, INNERS, World};
@@ -17,14 +17,22 @@ impl World {
         let limits = self.scenario.limits;
         let Some(ledger) = &self.processes[at].ledger else { return };
         let audit = ledger.audit(now);
+        // The laws of a pair presume that news arrives within two heartbeats.
+        let slow = self
+            .links
+            .iter()
+            .any(|(inner, link)| (at == FRONT || at == *inner) && (link.slow || self.time < link.slow_until));
+        let hiccup = self.processes.iter().any(|process| self.time < process.hiccup_until);
+        let timely = self.scenario.channel == Channel::Honest && !slow && !hiccup;
         let broken: Vec<String> = audit
             .laws
             .iter()
-            .filter(|law| !law.holds && law.peer.is_none())
+            .filter(|law| !law.holds && (law.peer.is_none() || timely))
             .map(|law| format!("process {at}: {} ({:?} {:?})", law.name, law.left, law.right))
             .collect();
         if let Some(law) = broken.into_iter().next() {
-            return self.fail(law);
+            let unexcused: Vec<_> = audit.in_flight.iter().filter(|f| f.excuse.is_none()).collect();
+            return self.fail(format!("{law} {unexcused:?}"));
         }
         if audit.alarms.drift_detected > 0 && self.scenario.channel != Channel::Corrupt {
             return self.fail(format!("process {at}: drift"));
@@ -101,6 +109,9 @@ impl World {
         if alarms.repairs + alarms.hop_contradictions > 0 {
             return self.fail(format!("process {at}: {alarms:?}"));
         }
+        if ledger.residue() > 0 {
+            return self.fail(format!("process {at} remembers {} things of what is over", ledger.residue()));
+        }
         let mine = ledger.counters(now);
         if mine.tally.opened != mine.tally.settled_total() {
             return self.fail(format!(
@@ -127,7 +138,33 @@ impl World {
                     theirs.tally
                 ));
             }
+            if let Err(why) = self.compare_halves(at, other) {
+                return self.fail(why);
+            }
         }
+    }
+
+    /// The halves that `at` mirrors of `other` are those that `other` has, to the last fact.
+    fn compare_halves(&self, at: usize, other: usize) -> Result<(), String> {
+        let of = |process: usize| {
+            let instance = self.processes[other].instance;
+            let now = self.processes[process].now(self.time);
+            let ledger = self.processes[process].ledger.as_ref();
+            let known = ledger.map(|ledger| ledger.walk(None, Heading::Newer, usize::MAX, now).halves);
+            let halves = known.unwrap_or_default().into_iter().map(|known| known.half);
+            halves.filter(|half| half.key.instance == instance).map(|half| (half.key, half)).collect()
+        };
+        let (mirrored, truth): (BTreeMap<_, _>, BTreeMap<_, _>) = (of(at), of(other));
+        if !mirrored.keys().eq(truth.keys()) {
+            return Err(format!("process {at} mirrors {} halves of {}", mirrored.len(), truth.len()));
+        }
+        for (key, truth) in truth {
+            let (copy, truth) = (facts(&mirrored[&key]), facts(&truth));
+            if copy != truth {
+                return Err(format!("process {at} mirrors of {other}\n  {copy}\n  which is\n  {truth}"));
+            }
+        }
+        Ok(())
     }
 
     /// Every pair that both settled from both halves has one cause; superseded halves are never joined.
@@ -165,4 +202,21 @@ impl World {
         }
         self.scenario.pairs_compared += both;
     }
+}
+
+/// Everything that a half says, positions apart: a mirror knows of a group only the update that brought it.
+fn facts(half: &Half) -> String {
+    let Half { key, role, front_instance, accept, routing, hop, tls, target, .. } = half;
+    let Half { phase, half_closed, log, log_dropped, traffic, end, settlement, opened_seq, .. } = half;
+    let groups = (
+        &accept.value,
+        routing.as_ref().map(|group| &group.value),
+        hop.as_ref().map(|group| &group.value),
+        tls.as_ref().map(|group| &group.value),
+        target.as_ref().map(|group| &group.value),
+    );
+    let end = (end.as_ref().map(|end| &end.value), settlement.as_ref().map(|cause| &cause.value));
+    format!(
+        "{key:?} {role:?} {front_instance} {opened_seq} {phase:?} {half_closed:?} {log:?} {log_dropped} {traffic:?} {groups:?} {end:?}"
+    )
 }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::{
-    Accept, AddressSource, Attempt, Change, ConnectionId, Ending, HalfKey, HopCount, InstanceId, LegName,
-    Observation, Phase, Reason, Role,
+    Accept, AddressSource, Attempt, Change, ConnectionId, Direction, Ending, HalfKey, HopCount, InstanceId,
+    LegName, Observation, Phase, Reason, Role, Routing, Tls, Traffic,
 };
 
 use crate::world::{Event, FRONT, INNERS, World};
@@ -45,6 +45,7 @@ pub(crate) struct Side {
     count: HopCount,
     fin_sent: bool,
     fin_seen: bool,
+    traffic: Arc<Traffic>,
 }
 
 /// What happens to a connection next.
@@ -102,10 +103,10 @@ impl World {
         let now = self.processes[FRONT].now(self.time);
         let life = self.processes[FRONT].instance;
         let Some(ledger) = &mut self.processes[FRONT].ledger else { return };
-        if ledger.open_front(id, accept(now.wall), now).is_err() {
+        let Ok(traffic) = ledger.open_front(id, accept(now.wall), now) else {
             return self.fail("a fresh id is taken");
-        }
-        let front = Side { open: true, ..Side::default() };
+        };
+        let front = Side { open: true, traffic, ..Side::default() };
         let connection = Connection { life, front, hops: BTreeMap::new(), current: None, held_since: None };
         self.connections.insert(id, connection);
         self.later(id, Duration::from_millis(40), Step::Decide);
@@ -190,7 +191,9 @@ impl World {
     fn decide(&mut self, id: ConnectionId) {
         let Some(key) = self.key(id, Role::Front, 0) else { return };
         let phase = |phase| Change::Phase(phase, None);
-        self.record(FRONT, key, vec![phase(Phase::InitialData), phase(Phase::Routed)]);
+        let routing = Routing { entry: Some("sim".into()), generation: 7, ..Routing::default() };
+        let routing = Change::Routing(Arc::new(routing));
+        self.record(FRONT, key, vec![phase(Phase::InitialData), routing, phase(Phase::Routed)]);
         match self.rng.below(8) {
             0 => self.outside(id, Role::Front, 0, Reason::NoRoute),
             1 => {
@@ -260,13 +263,19 @@ impl World {
         let now = self.processes[at].now(self.time);
         let Some(ledger) = &mut self.processes[at].ledger else { return };
         let arrival = ledger.arrive();
-        if ledger.open_inner(arrival, id, Attempt(attempt), front_life, accept(now.wall), now).is_err() {
+        let opened = ledger.open_inner(arrival, id, Attempt(attempt), front_life, accept(now.wall), now);
+        let Ok(traffic) = opened else {
             return self.fail(format!("{key:?} is taken"));
-        }
+        };
         self.record(at, key, vec![Change::Phase(Phase::TlsHandshake, None)]);
+        if self.rng.one_in(2) {
+            let tls = Tls { version: "TLSv1.3".into(), cipher: "sim".into(), alpn: None, resumed: false };
+            let idle = Change::Phase(Phase::HttpIdle, None);
+            self.record(at, key, vec![Change::Tls(Arc::new(tls)), idle]);
+        }
         let connection = self.connections.get_mut(&id).expect("just used");
         let hop = connection.hops.get_mut(&attempt).expect("just used");
-        hop.inner.open = true;
+        hop.inner = Side { open: true, traffic, ..Side::default() };
         self.later(id, Duration::from_millis(80), Step::Answer(attempt));
         let reason = self.rng.pick(&TARGET);
         self.later(id, S * 8, Step::Outside(Role::Inner, attempt, reason));
@@ -336,12 +345,15 @@ impl World {
     /// This side has nothing more to send: FIN on the hop; both FINs end the half.
     fn send_fin(&mut self, id: ConnectionId, role: Role, attempt: u64) {
         let sent = self.rng.below(100_000);
+        let time = self.time;
         let Some(side) = self.side(id, role, attempt) else { return };
         if side.fin_sent {
             return;
         }
         side.fin_sent = true;
         side.count.sent = sent;
+        side.traffic.moved(LegName::Hop, Direction::Out, sent, time);
+        side.traffic.request_started();
         let both = side.fin_seen;
         self.signal(id, role.peer(), attempt, Signal::Fin { sent });
         if both {
@@ -354,7 +366,7 @@ impl World {
     fn half_closed(&mut self, id: ConnectionId, role: Role, attempt: u64) {
         let Some(key) = self.key(id, role, attempt) else { return };
         let at = self.at(id, role, attempt);
-        if let Some(Phase::Relaying | Phase::TlsHandshake) = self.phase_of(at, key) {
+        if let Some(Phase::Relaying | Phase::TlsHandshake | Phase::HttpIdle) = self.phase_of(at, key) {
             self.record(at, key, vec![Change::Phase(Phase::HalfClosed, Some(LegName::Hop))]);
         }
     }
@@ -418,12 +430,15 @@ impl World {
             Role::Inner => (self.at(id, role, attempt), attempt),
         };
         let more = self.rng.below(5_000);
+        let time = self.time;
         let Some(side) = self.side(id, role, attempt) else { return };
         side.open = false;
         if reset && !side.fin_sent {
             side.count.sent += more;
         }
         let sent = side.count.sent;
+        side.traffic.moved(LegName::Client, Direction::In, more, time);
+        side.traffic.request_finished();
         let ending =
             Ending { observations: std::mem::take(&mut side.observations), hop: side.count, undelivered: 0 };
         if reset {
@@ -438,7 +453,8 @@ impl World {
 
     /// Sends a signal along one hop, after what was sent before in that direction.
     fn signal(&mut self, id: ConnectionId, to: Role, attempt: u64, signal: Signal) {
-        let delay = self.rng.delay(Duration::from_millis(120));
+        let longest = if self.rng.one_in(40) { 1_200 } else { 120 };
+        let delay = self.rng.delay(Duration::from_millis(longest));
         let Some(hop) = self.connections.get_mut(&id).and_then(|c| c.hops.get_mut(&attempt)) else { return };
         if to == Role::Front && !hop.front_open {
             return;

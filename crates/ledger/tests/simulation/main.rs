@@ -43,6 +43,8 @@ pub(crate) struct Scenario {
     pub(crate) limits: LedgerLimits,
     pub(crate) arrival_ms: u64,
     pub(crate) active: Duration,
+    /// The longest stop or cut: in some seeds long enough for a peer to be forgotten.
+    pub(crate) longest_absence: Duration,
     pub(crate) fault: Option<Fault>,
     pub(crate) last_delivery: BTreeMap<(usize, usize, u64), Duration>,
     pub(crate) pairs_compared: usize,
@@ -57,12 +59,19 @@ impl Scenario {
             7 => Channel::Corrupt,
             _ => Channel::Honest,
         };
+        // Some seeds are long enough for peers to be forgotten, some busy enough for pulls of many batches.
+        let (arrival_ms, active, absence) = match seed % 32 {
+            9 | 25 => (700, 150, 100),
+            3 => (8, 4 + rng.below(4), 4),
+            _ => (rng.pick(&[30, 120, 400]), 8 + rng.below(30), 12),
+        };
         Self {
             seed,
             channel,
             limits: LedgerLimits { closed_records, ..LedgerLimits::default() },
-            arrival_ms: rng.pick(&[30, 120, 400]),
-            active: Duration::from_secs(8 + rng.below(30)),
+            arrival_ms,
+            active: Duration::from_secs(active),
+            longest_absence: Duration::from_secs(absence),
             fault,
             last_delivery: BTreeMap::new(),
             pairs_compared: 0,
@@ -141,4 +150,5 @@ planted! {
     a_settling_half_evicted_unsettled_is_noticed: EvictUnsettled;
     a_drift_that_is_not_counted_is_noticed: IgnoreDrift;
     two_causes_for_one_pair_are_noticed: PreferOwnEvidence;
+    a_half_that_nobody_looks_at_again_is_noticed: ForgetToLook;
 }

@@ -32,6 +32,8 @@ pub(crate) struct Process {
     started: Duration,
     suspended: Duration,
     stopped_at: Duration,
+    /// It stood still for too short to be called suspended, and what it missed may not be told yet.
+    pub(crate) hiccup_until: Duration,
     wall_offset: u64,
     lives: u128,
     slot: u128,
@@ -53,6 +55,7 @@ impl Process {
             started: Duration::ZERO,
             suspended: Duration::ZERO,
             stopped_at: Duration::ZERO,
+            hiccup_until: Duration::ZERO,
             wall_offset: 1_700_000_000_000_000,
             lives: 0,
             slot,
@@ -90,6 +93,8 @@ impl Process {
         let away = at - self.stopped_at;
         if away >= rhythm.heartbeat {
             self.suspended += away;
+        } else {
+            self.hiccup_until = at + rhythm.heartbeat * 4;
         }
     }
 

@@ -67,8 +67,19 @@ pub(crate) struct Link {
     pub(crate) generation: u64,
     pub(crate) cut: bool,
     pub(crate) slow: bool,
+    /// Until then what was sent while it was slow may be on its way.
+    pub(crate) slow_until: Duration,
     /// Streams that a cut has doomed: nothing of them arrives any more, only silence tells.
     pub(crate) doomed: BTreeSet<(InstanceId, u64)>,
+}
+
+impl Link {
+    fn mend(&mut self, now: Duration) {
+        self.cut = false;
+        if std::mem::take(&mut self.slow) {
+            self.slow_until = now + Duration::from_secs(4);
+        }
+    }
 }
 
 pub(crate) struct World {
@@ -189,9 +200,8 @@ impl World {
             }
             Event::Continue(at) => self.go_on(at),
             Event::LinkUp(at) => {
-                let link = self.links.get_mut(&at).expect("an inner");
-                link.cut = false;
-                link.slow = false;
+                let time = self.time;
+                self.links.get_mut(&at).expect("an inner").mend(time);
             }
         }
     }
@@ -429,7 +439,8 @@ impl World {
                 if self.processes[victim].runs() {
                     let time = self.time;
                     self.processes[victim].stop(time);
-                    let pause = Duration::from_millis(self.rng.below(9_000));
+                    let longest = self.scenario.longest_absence.as_millis() as u64 * 3 / 4;
+                    let pause = Duration::from_millis(self.rng.below(longest));
                     self.after(pause, Event::Continue(victim));
                 }
             }
@@ -459,7 +470,8 @@ impl World {
         let link = self.links.get_mut(&inner).expect("an inner");
         link.cut = true;
         link.doomed.extend(numbers.into_iter().map(|number| (life, number)));
-        self.within(0, 12_000, Event::LinkUp(inner));
+        let longest = self.scenario.longest_absence.as_millis() as u64;
+        self.within(0, longest, Event::LinkUp(inner));
         if self.rng.one_in(2) {
             return; // Silent: only the stall tells.
         }
@@ -493,9 +505,8 @@ impl World {
     pub(crate) fn heal(&mut self) {
         self.healed = true;
         for at in INNERS {
-            let link = self.links.get_mut(&at).expect("an inner");
-            link.cut = false;
-            link.slow = false;
+            let time = self.time;
+            self.links.get_mut(&at).expect("an inner").mend(time);
         }
         for at in 0..3 {
             self.go_on(at);

@@ -106,6 +106,7 @@ impl Activity {
     /// A request begins to wait for its target under `armed`, or has its answer.
     pub fn await_target(&self, armed: Option<Armed>) {
         *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) = armed;
+        self.turned.store(true, Relaxed);
     }
 
     /// Did the client end its stream in order (`close_notify`; in clear text, its FIN)?

@@ -4,9 +4,11 @@
 //! request leaves for the connection's owner: the reason to cut it, or a target to tunnel to. *Never* owns the
 //! record or a socket. *Invariant*: what the record shows is written when it changes, not per request.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use config::{InnerEntry, InnerTable};
+use config::{InnerEntry, InnerTable, TargetAddress};
 use ledger::{Change, HalfKey, Limit, Routing, Target};
 
 use super::activity::Activity;
@@ -52,7 +54,20 @@ struct Left {
     cut: Option<Ended>,
     tunnel: Option<TunnelOffer>,
     route: Option<Arc<str>>,
-    target: Option<Arc<str>>,
+    target: Option<SocketAddr>,
+}
+
+/// The target of a request, as the record shows it.
+#[derive(Debug, Clone, Copy)]
+pub struct Chosen<'a> {
+    /// As configured.
+    pub target: &'a TargetAddress,
+    /// Where that is.
+    pub address: SocketAddr,
+    /// Was a pooled connection used again?
+    pub reused: bool,
+    /// How long the dial took.
+    pub connect: Option<Duration>,
 }
 
 /// A target that has switched protocols, and the limits of its route.
@@ -110,7 +125,7 @@ impl Conversation {
     }
 
     /// Shows on the record which route and target the latest request has.
-    pub fn show(&self, route: &Arc<str>, protocol: &'static str, target: Option<Target>) {
+    pub fn show(&self, route: &Arc<str>, protocol: &'static str, chosen: Option<Chosen<'_>>) {
         let mut changes = Vec::new();
         {
             let mut left = self.left();
@@ -123,10 +138,13 @@ impl Conversation {
                 };
                 changes.push(Change::Routing(Arc::new(routing)));
             }
-            if let Some(target) = target
-                && left.target.as_ref() != Some(&target.name)
+            if let Some(chosen) = chosen
+                && left.target != Some(chosen.address)
             {
-                left.target = Some(Arc::clone(&target.name));
+                left.target = Some(chosen.address);
+                let Chosen { target, address, reused, connect } = chosen;
+                let target =
+                    Target { name: target.to_string().into(), address: Some(address), reused, connect };
                 changes.push(Change::Target(Arc::new(target)));
             }
         }

@@ -17,13 +17,13 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use ledger::{Armed, DeadlineName, Limit, Reason, Restart, Target};
+use ledger::{Armed, DeadlineName, Limit, Reason, Restart};
 use runtime::{DialError, DialOptions, dial};
 
 use super::activity::RequestGuard;
 use super::answer::{self, Answer};
 use super::body::{RequestBody, ResponseBody, TargetBody, Upload};
-use super::conversation::{Conversation, HttpVersion, TunnelOffer};
+use super::conversation::{Chosen, Conversation, HttpVersion, TunnelOffer};
 use super::head::{self, Asked, HeadFault};
 use super::status_page;
 use crate::ending::Ended;
@@ -156,6 +156,9 @@ impl Forwarding<'_> {
         let mut lease = self.connect(Reuse::Allowed).await.map_err(Failure::Target)?;
         let mut tried_again = false;
         let response = loop {
+            if asked.websocket {
+                lease.expect_switch();
+            }
             let may_try_again = lease.reused && !tried_again && conversation.pool.retries_stale();
             let copy = (may_try_again && replayable).then(|| copy_of(&request));
             let error = match self.await_response(lease.send(request), &upload).await? {
@@ -230,10 +233,9 @@ impl Forwarding<'_> {
             };
             match leased {
                 Ok(lease) => {
-                    let name = target.to_string().into();
-                    let (address, reused, connect) = (Some(lease.address()), lease.reused, lease.connect);
-                    let shown = Target { name, address, reused, connect };
-                    self.conversation.show(&self.route.name, self.protocol, Some(shown));
+                    let (address, reused, connect) = (lease.address(), lease.reused, lease.connect);
+                    let chosen = Chosen { target, address, reused, connect };
+                    self.conversation.show(&self.route.name, self.protocol, Some(chosen));
                     return Ok(lease);
                 }
                 Err((last, Next::TryAnother)) => failure = last,

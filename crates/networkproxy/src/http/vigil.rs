@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::activity::Activity;
 use super::conversation::HttpVersion;
-use crate::settings::Timeouts;
+use crate::settings::{Timeouts, spread};
 
 /// A request that takes this long has the hop watched while nobody reads it.
 const WATCHED_AFTER: Duration = Duration::from_millis(100);
@@ -25,8 +25,6 @@ const WATCHED_AFTER: Duration = Duration::from_millis(100);
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
 /// Longer waits are cut into such.
 const FAR: Duration = Duration::from_hours(24);
-/// Idle connections of one moment do not end at one moment: up to so many percent later.
-const SPREAD: f64 = 5.0;
 
 /// Deadlines that the record's owner arms, rather than what HTTP is doing.
 const OWNERS: [DeadlineName; 3] = [DeadlineName::HalfClose, DeadlineName::Close, DeadlineName::Drain];
@@ -66,7 +64,7 @@ impl<'a> Vigil<'a> {
         seed: u64,
         sleep: Pin<&'a mut Sleep>,
     ) -> Self {
-        let extra = timeouts.keep_alive.spread(SPREAD, seed).value.saturating_sub(timeouts.keep_alive.value);
+        let extra = spread(&timeouts.keep_alive, seed).value.saturating_sub(timeouts.keep_alive.value);
         Self {
             activity,
             timeouts,

@@ -51,7 +51,9 @@ pub(super) async fn drive(
     };
     pool.retire(&connection);
     drop(http);
-    if let Some(leg) = connection.take_leg() {
+    // Who expected a switch says goodbye: the lease is dropped, or has become a tunnel.
+    let is_ours = !connection.may_switch.load(Relaxed);
+    if let Some(leg) = is_ours.then(|| connection.take_leg()).flatten() {
         // A target that is in the middle of something must not take our end for a complete one.
         let orderly = ended_well && !connection.in_use.load(Relaxed);
         let goodbye = if orderly { Goodbye::Orderly } else { Goodbye::Abort };

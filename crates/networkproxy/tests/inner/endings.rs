@@ -120,12 +120,12 @@ async fn a_response_that_stands_still_ends_by_stream_idle() {
 /// The idle clock pauses while the hop takes no bytes: smartproxy's `write_stall` rules that.
 #[tokio::test]
 async fn a_client_that_takes_no_bytes_is_not_idle() {
+    const SIZE: usize = 16 * 1024 * 1024;
     let target = Target::listen().await;
     let world = World::new("timeouts: { stream_idle: 150ms }", site(&[target.address]));
     let mut front = world.http().await;
     front.send(GET).await;
     let (mut socket, _) = target.request().await;
-    const SIZE: usize = 16 * 1024 * 1024;
     let writing = tokio::spawn(async move {
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {SIZE}\r\n\r\n");
         socket.write_all(head.as_bytes()).await.unwrap();
@@ -254,7 +254,9 @@ async fn a_close_notify_is_an_orderly_end() {
 async fn a_fin_without_close_notify_is_the_hop_s_evidence() {
     let world = World::new("certificates: { self_signed: true }", tls_site(&[]));
     let (tls, conn) = world.tls(&["http/1.1"]).await;
-    let (socket, _) = tls.into_inner();
+    let (mut socket, _) = tls.into_inner();
+    socket.shutdown().await.unwrap();
+    assert!(rest(&mut socket).await.1);
     drop(socket);
     assert_eq!(world.reasons(conn).await, [Reason::HopClosed]);
 }
@@ -323,7 +325,6 @@ async fn an_idle_connection_is_drained_at_once_and_a_busy_one_after_its_response
     // Let in just before: served once.
     let mut fresh = fresh;
     fresh.send(GET).await;
-    let mut socket = target.accept().await;
     head(&mut socket).await;
     socket.write_all(OK.as_bytes()).await.unwrap();
     let response = fresh.response().await;

@@ -33,15 +33,15 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 /// Nothing that a test waits for may take longer.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-pub const FRONT: InstanceId = InstanceId(0xf0);
+pub(crate) const FRONT: InstanceId = InstanceId(0xf0);
 
 /// Everything behind the hop's header.
-pub struct World {
-    pub inside: Inside,
-    pub ledger: SharedLedger,
-    pub clock: Clock,
+pub(crate) struct World {
+    pub(crate) inside: Inside,
+    pub(crate) ledger: SharedLedger,
+    pub(crate) clock: Clock,
     hop: TcpListener,
     table: Arc<InnerTable>,
     key: HopKey,
@@ -49,16 +49,16 @@ pub struct World {
 }
 
 /// A connection as smartproxy has it: the hop's other end.
-pub struct Front {
-    pub hop: TcpStream,
-    pub id: ConnectionId,
-    pub key: HalfKey,
+pub(crate) struct Front {
+    pub(crate) hop: TcpStream,
+    pub(crate) id: ConnectionId,
+    pub(crate) key: HalfKey,
     task: JoinHandle<()>,
 }
 
 impl World {
     /// `settings` are lines of networkproxy.yaml.
-    pub fn new(settings: &str, entries: Vec<InnerEntry>) -> Self {
+    pub(crate) fn new(settings: &str, entries: Vec<InnerEntry>) -> Self {
         let yaml = format!("version: 1\n{settings}");
         let report = check_networkproxy("test.yaml", &yaml, &Surroundings::ideal());
         let config = report.config.unwrap_or_else(|| panic!("{:?}", report.errors));
@@ -111,7 +111,7 @@ impl World {
     }
 
     /// A connection of `entry` whose hop header has verified.
-    pub async fn open(&self, entry: &str, class: HopClass, server_name: Option<&str>) -> Front {
+    pub(crate) async fn open(&self, entry: &str, class: HopClass, server_name: Option<&str>) -> Front {
         let counter = self.counter.fetch_add(1, Ordering::Relaxed) + 1;
         let id = ConnectionId(0xc000 + u128::from(counter));
         let header = HopHeader {
@@ -135,28 +135,30 @@ impl World {
         let arrival = self.ledger.arrive();
         let inside = self.inside.clone();
         let task = tokio::spawn(async move { carry(&inside, socket, remote, arrival, admitted).await });
-        Front { hop: hop.unwrap(), id, key: HalfKey::inner(id, InstanceId(0x1), Attempt(counter)), task }
+        let key = HalfKey::inner(id, InstanceId(0x1), Attempt(counter));
+        until("the record is open", || self.ledger.half(key).is_some()).await;
+        Front { hop: hop.unwrap(), id, key, task }
     }
 
     /// A clear-text HTTP connection of the entry `site`.
-    pub async fn http(&self) -> Front {
+    pub(crate) async fn http(&self) -> Front {
         self.open("site", HopClass::Clear, None).await
     }
 
     /// A TLS connection of the entry `site`, after its handshake.
-    pub async fn tls(&self, alpn: &[&str]) -> (TlsStream<TcpStream>, Conn) {
+    pub(crate) async fn tls(&self, alpn: &[&str]) -> (TlsStream<TcpStream>, Conn) {
         self.tls_of("site", alpn).await
     }
 
-    pub async fn tls_of(&self, entry: &str, alpn: &[&str]) -> (TlsStream<TcpStream>, Conn) {
+    pub(crate) async fn tls_of(&self, entry: &str, alpn: &[&str]) -> (TlsStream<TcpStream>, Conn) {
         let front = self.open(entry, HopClass::Tls, Some("a.example")).await;
         let name = ServerName::try_from("a.example").unwrap();
         let connect = TlsConnector::from(Arc::new(self.client_config(alpn))).connect(name, front.hop);
-        (within(connect).await.unwrap(), Conn { id: front.id, key: front.key, task: front.task })
+        (within(connect).await.unwrap(), Conn { key: front.key, task: front.task })
     }
 
     /// A client that trusts our certificates.
-    pub fn client_config(&self, alpn: &[&str]) -> ClientConfig {
+    pub(crate) fn client_config(&self, alpn: &[&str]) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         if let Some(key) = self.inside.gateway.certificates.choose(Some("a.example")) {
             roots.add(CertificateDer::from(key.cert[0].to_vec())).unwrap();
@@ -172,7 +174,7 @@ impl World {
     }
 
     /// Waits for `conn`'s end and returns its own account of it.
-    pub async fn end(&self, conn: Conn) -> Arc<End> {
+    pub(crate) async fn end(&self, conn: Conn) -> Arc<End> {
         within(conn.task).await.expect("the connection's task does not panic");
         let half = self.ledger.half(conn.key).expect("closed halves are retained");
         let totals = half.traffic;
@@ -181,17 +183,17 @@ impl World {
     }
 
     /// As [`World::end`]: the reasons that were observed, in order.
-    pub async fn reasons(&self, conn: Conn) -> Vec<Reason> {
+    pub(crate) async fn reasons(&self, conn: Conn) -> Vec<Reason> {
         self.end(conn).await.observations.iter().map(|seen| seen.reason).collect()
     }
 
     /// As [`World::end`]: the observation that counts.
-    pub async fn cause(&self, conn: Conn) -> Observation {
+    pub(crate) async fn cause(&self, conn: Conn) -> Observation {
         self.end(conn).await.key().expect("something but the hop was seen").0.clone()
     }
 
     /// Bytes that a half has counted so far.
-    pub fn bytes(&self, key: HalfKey, leg: LegName, direction: Direction) -> u64 {
+    pub(crate) fn bytes(&self, key: HalfKey, leg: LegName, direction: Direction) -> u64 {
         let live = self.ledger.totals(key);
         let totals = live.unwrap_or_else(|| self.ledger.half(key).unwrap().traffic);
         totals.meter(leg, direction).bytes
@@ -206,36 +208,35 @@ impl World {
 }
 
 /// What is left of a front whose socket went elsewhere.
-pub struct Conn {
-    pub id: ConnectionId,
-    pub key: HalfKey,
+pub(crate) struct Conn {
+    pub(crate) key: HalfKey,
     task: JoinHandle<()>,
 }
 
 impl Front {
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.hop.write_all(bytes.as_ref()).await.unwrap();
     }
 
     /// Reads a head and the body that its Content-Length announces.
-    pub async fn response(&mut self) -> Response {
+    pub(crate) async fn response(&mut self) -> Response {
         response(&mut self.hop).await
     }
 
     /// The hop's end is the test's business from here on.
-    pub fn split(self) -> (TcpStream, Conn) {
-        (self.hop, Conn { id: self.id, key: self.key, task: self.task })
+    pub(crate) fn split(self) -> (TcpStream, Conn) {
+        (self.hop, Conn { key: self.key, task: self.task })
     }
 
     /// Hangs up in order.
-    pub fn hang_up(self) -> Conn {
+    pub(crate) fn hang_up(self) -> Conn {
         let (hop, conn) = self.split();
         drop(hop);
         conn
     }
 
     /// Dies.
-    pub fn reset(self) -> Conn {
+    pub(crate) fn reset(self) -> Conn {
         let (hop, conn) = self.split();
         reset(hop);
         conn
@@ -243,40 +244,40 @@ impl Front {
 }
 
 /// Closes a socket with RST.
-pub fn reset(socket: TcpStream) {
+pub(crate) fn reset(socket: TcpStream) {
     socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
     drop(socket);
 }
 
 /// A head and a body, as read.
 #[derive(Debug)]
-pub struct Response {
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Response {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Response {
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{self:?}"))
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         header(&self.head, name)
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
     }
 }
 
 /// One header of a raw head.
-pub fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+pub(crate) fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     let lines = head.split("\r\n").filter_map(|line| line.split_once(": "));
     lines.into_iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
 
 /// Reads a head, up to and with its empty line.
-pub async fn head(socket: &mut (impl AsyncRead + Unpin)) -> String {
+pub(crate) async fn head(socket: &mut (impl AsyncRead + Unpin)) -> String {
     let mut read = Vec::new();
     while !read.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -287,7 +288,7 @@ pub async fn head(socket: &mut (impl AsyncRead + Unpin)) -> String {
     String::from_utf8(read).unwrap()
 }
 
-pub async fn response(socket: &mut (impl AsyncRead + Unpin)) -> Response {
+pub(crate) async fn response(socket: &mut (impl AsyncRead + Unpin)) -> Response {
     let head = head(socket).await;
     let length = header(&head, "content-length").map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
@@ -296,33 +297,33 @@ pub async fn response(socket: &mut (impl AsyncRead + Unpin)) -> Response {
 }
 
 /// A scripted backend.
-pub struct Target {
+pub(crate) struct Target {
     listener: TcpListener,
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Target {
-    pub async fn listen() -> Self {
+    pub(crate) async fn listen() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         Self { listener, address }
     }
 
-    pub async fn accept(&self) -> TcpStream {
+    pub(crate) async fn accept(&self) -> TcpStream {
         let socket = within(self.listener.accept()).await.unwrap().0;
         socket.set_nodelay(true).unwrap();
         socket
     }
 
     /// Accepts and reads a request's head.
-    pub async fn request(&self) -> (TcpStream, String) {
+    pub(crate) async fn request(&self) -> (TcpStream, String) {
         let mut socket = self.accept().await;
         let head = head(&mut socket).await;
         (socket, head)
     }
 
     /// Answers every request on every connection alike, for ever.
-    pub fn answering(self, answer: &'static str) -> SocketAddr {
+    pub(crate) fn answering(self, answer: &'static str) -> SocketAddr {
         let address = self.address;
         tokio::spawn(async move {
             while let Ok((mut socket, _)) = self.listener.accept().await {
@@ -345,31 +346,31 @@ impl Target {
     }
 
     /// Has nobody connected by now?
-    pub fn is_untouched(&self) -> bool {
+    pub(crate) fn is_untouched(&self) -> bool {
         use std::task::{Context, Poll, Waker};
         matches!(self.listener.poll_accept(&mut Context::from_waker(Waker::noop())), Poll::Pending)
     }
 }
 
-pub const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// The entry `site`, for any name, forwarding to `targets`.
-pub fn site(targets: &[SocketAddr]) -> Vec<InnerEntry> {
+pub(crate) fn site(targets: &[SocketAddr]) -> Vec<InnerEntry> {
     vec![entry("site", Protocol::Http, vec![route("site", "", forward(targets))])]
 }
 
 /// As [`site`], with TLS.
-pub fn tls_site(targets: &[SocketAddr]) -> Vec<InnerEntry> {
+pub(crate) fn tls_site(targets: &[SocketAddr]) -> Vec<InnerEntry> {
     let routes = vec![route("site", "", forward(targets))];
     vec![InnerEntry::new("site".into(), Protocol::Http, true, routes, BTreeSet::new())]
 }
 
-pub fn entry(name: &str, protocol: Protocol, routes: Vec<InnerRoute>) -> InnerEntry {
+pub(crate) fn entry(name: &str, protocol: Protocol, routes: Vec<InnerRoute>) -> InnerEntry {
     InnerEntry::new(name.into(), protocol, false, routes, BTreeSet::new())
 }
 
 /// A route for `domain`, or for any where that is empty.
-pub fn route(name: &str, domain: &str, action: InnerAction) -> InnerRoute {
+pub(crate) fn route(name: &str, domain: &str, action: InnerAction) -> InnerRoute {
     let domains = if domain.is_empty() { vec![] } else { vec![domain.parse().unwrap()] };
     InnerRoute {
         name: name.into(),
@@ -382,22 +383,22 @@ pub fn route(name: &str, domain: &str, action: InnerAction) -> InnerRoute {
     }
 }
 
-pub fn forward(targets: &[SocketAddr]) -> InnerAction {
+pub(crate) fn forward(targets: &[SocketAddr]) -> InnerAction {
     InnerAction::Forward(config::Forward {
         targets: targets.iter().map(|target| target.to_string().parse().unwrap()).collect(),
         balance: config::Balance::RoundRobin,
     })
 }
 
-pub const GET: &str = "GET /x HTTP/1.1\r\nhost: a.example\r\n\r\n";
+pub(crate) const GET: &str = "GET /x HTTP/1.1\r\nhost: a.example\r\n\r\n";
 
 /// Bounds a wait.
-pub async fn within<F: std::future::Future>(future: F) -> F::Output {
+pub(crate) async fn within<F: std::future::Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future).await.expect("it comes within the test's patience")
 }
 
 /// Waits for a state.
-pub async fn until(what: &str, mut state: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut state: impl FnMut() -> bool) {
     let waiting = async {
         while !state() {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -407,7 +408,7 @@ pub async fn until(what: &str, mut state: impl FnMut() -> bool) {
 }
 
 /// Reads to the end: the bytes, and whether it was an orderly one.
-pub async fn rest(socket: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, bool) {
+pub(crate) async fn rest(socket: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, bool) {
     let mut read = Vec::new();
     let ended = within(socket.read_to_end(&mut read)).await;
     (read, ended.is_ok())

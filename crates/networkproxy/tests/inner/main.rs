@@ -3,8 +3,11 @@
 //!
 //! Deadlines are milliseconds where a test waits for one; waits for a state are bounded at ten seconds.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod endings;
 mod harness;
+mod hop;
 mod http2;
 mod pool;
 mod requests;

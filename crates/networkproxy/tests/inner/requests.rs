@@ -213,7 +213,7 @@ async fn a_target_that_does_not_read_stops_the_client() {
         let written = written.clone();
         async move {
             for _ in 0..SIZE / 65_536 {
-                writer.write_all(&[7; 65_536]).await.unwrap();
+                writer.write_all(&vec![7; 65_536]).await.unwrap();
                 written.fetch_add(65_536, std::sync::atomic::Ordering::Relaxed);
             }
             writer

@@ -99,8 +99,13 @@ async fn a_target_that_does_not_answer_is_told_apart_by_how() {
         match how {
             "close" => drop(socket),
             "reset" => reset(socket),
-            "garbage" => socket.write_all(b"SSH-2.0-OpenSSH\r\n\r\n").await.unwrap(),
-            "half a head" => socket.write_all(b"HTTP/1.1 200 OK\r\nx: ").await.unwrap(),
+            "garbage" => {
+                socket.write_all(b"SSH-2.0-OpenSSH\r\n\r\n").await.unwrap();
+            }
+            "half a head" => {
+                socket.write_all(b"HTTP/1.1 200 OK\r\nx: ").await.unwrap();
+                drop(socket);
+            }
             "two lengths" => {
                 let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab";
                 socket.write_all(head).await.unwrap();
@@ -137,9 +142,9 @@ async fn a_truncated_response_never_looks_complete() {
         let mut some = [0; 5];
         within(front.hop.read_exact(&mut some)).await.unwrap();
         if how == "reset" {
-            reset(socket)
+            reset(socket);
         } else {
-            drop(socket)
+            drop(socket);
         }
         let (mut hop, conn) = front.split();
         let (seen, orderly) = rest(&mut hop).await;
@@ -177,7 +182,7 @@ async fn an_early_answer_reaches_a_client_that_is_still_sending() {
     let (mut socket, _) = target.request().await;
     let (hop, conn) = front.split();
     let (mut reader, mut writer) = hop.into_split();
-    let sending = tokio::spawn(async move { while writer.write_all(&[1; 65_536]).await.is_ok() {} });
+    let sending = tokio::spawn(async move { while writer.write_all(&vec![1; 65_536]).await.is_ok() {} });
     let body = "x".repeat(500_000);
     let answer =
         format!("HTTP/1.1 413 Too Large\r\ncontent-length: 500000\r\nconnection: close\r\n\r\n{body}");

@@ -162,40 +162,43 @@ async fn a_handshake_that_the_target_refuses_is_an_ordinary_response() {
     assert_eq!(response.status(), 502);
 }
 
+const SIZE: usize = 32 * 1024 * 1024;
+
+/// Sends and receives `SIZE` bytes, pausing `pace` milliseconds per MiB.
+async fn exchange(socket: TcpStream, salt: u8, pace: u64) {
+    let (mut reader, mut writer) = socket.into_split();
+    let writing = async {
+        let bytes: Vec<u8> = (0..SIZE).map(|i| (i % 253) as u8 ^ salt).collect();
+        writer.write_all(&bytes).await.unwrap();
+        writer.shutdown().await.unwrap();
+    };
+    let reading = async {
+        let mut at = 0;
+        let mut chunk = vec![0; 256 * 1024];
+        loop {
+            let count = reader.read(&mut chunk).await.unwrap();
+            if count == 0 {
+                break;
+            }
+            let right = |(i, byte): (usize, &u8)| *byte == ((at + i) % 253) as u8 ^ salt ^ 1;
+            assert!(chunk[..count].iter().enumerate().all(right), "at {at}");
+            at += count;
+            if pace > 0 && at % (1 << 20) < count {
+                tokio::time::sleep(std::time::Duration::from_millis(pace)).await;
+            }
+        }
+        assert_eq!(at, SIZE);
+    };
+    tokio::join!(writing, reading);
+}
+
 /// 32 MiB each way at once, through slow and fast ends.
 #[tokio::test]
 async fn a_tunnel_delivers_every_byte_both_ways() {
-    const SIZE: usize = 32 * 1024 * 1024;
     let target = Target::listen().await;
     let world = World::new("", site(&[target.address]));
     let (front, socket) = websocket(&world, &target).await;
     let (hop, conn) = front.split();
-    async fn exchange(socket: TcpStream, salt: u8, pace: u64) {
-        let (mut reader, mut writer) = socket.into_split();
-        let writing = async {
-            let bytes: Vec<u8> = (0..SIZE).map(|i| (i % 253) as u8 ^ salt).collect();
-            writer.write_all(&bytes).await.unwrap();
-            writer.shutdown().await.unwrap();
-        };
-        let reading = async {
-            let mut at = 0;
-            let mut chunk = vec![0; 256 * 1024];
-            loop {
-                let count = reader.read(&mut chunk).await.unwrap();
-                if count == 0 {
-                    break;
-                }
-                let right = |(i, byte): (usize, &u8)| *byte == ((at + i) % 253) as u8 ^ salt ^ 1;
-                assert!(chunk[..count].iter().enumerate().all(right), "at {at}");
-                at += count;
-                if pace > 0 && at % (1 << 20) < count {
-                    tokio::time::sleep(std::time::Duration::from_millis(pace)).await;
-                }
-            }
-            assert_eq!(at, SIZE);
-        };
-        tokio::join!(writing, reading);
-    }
     let both = async { tokio::join!(exchange(hop, 0, 5), exchange(socket, 1, 0)) };
     tokio::time::timeout(PATIENCE * 6, both).await.unwrap();
     let end = world.end(conn).await;

@@ -32,32 +32,39 @@ pub(super) async fn run(
 }
 
 fn show(audit: &pb::AuditResponse, output: Output, screen: &mut Screen<'_>) -> Result<(), Failure> {
-    let mut laws = Table::new(vec![
+    // What the numbers count is wanted where they differ.
+    let counted = |law: &pb::Law| output == Output::Wide || !law.holds;
+    let mut columns = vec![
         Column::left("STATE"),
         Column::left("LAW").down_to(30),
         Column::right("LEFT"),
         Column::right("RIGHT"),
         Column::right("EXCUSED"),
         Column::left("PEER"),
-        Column::left("COUNTED").down_to(20),
-    ]);
+    ];
+    if audit.laws.iter().any(counted) {
+        columns.push(Column::left("COUNTED").down_to(20));
+    }
+    let width = columns.len();
+    let mut laws = Table::new(columns);
     for law in &audit.laws {
         let (mark, tint) = if law.holds { ("holds", Tint::Good) } else { ("BROKEN", Tint::Bad) };
-        // What the numbers count is wanted where they differ.
         let sides = format!("{} {}, {} {}", law.left_name, law.left, law.right_name, law.right);
         let peer = match output {
             Output::Wide => law.peer_instance_id.as_str(),
             _ => text::tail(&law.peer_instance_id),
         };
-        laws.row(vec![
+        let mut cells = vec![
             Cell::new(mark).tinted(tint),
             Cell::new(&law.name),
             Cell::of(law.left),
             Cell::of(law.right),
             Cell::of(law.excused),
             Cell::new(text::or_dash(Some(peer))),
-            Cell::new(if output == Output::Wide || !law.holds { sides.as_str() } else { "" }),
-        ]);
+            Cell::new(if counted(law) { sides.as_str() } else { "" }),
+        ];
+        cells.truncate(width);
+        laws.row(cells);
     }
     laws.write(screen)?;
     in_flight(&audit.in_flight, screen)?;

@@ -138,9 +138,9 @@ impl Page {
 
 fn columns(output: Output) -> Vec<Column> {
     let name = Column::left("NAME").down_to(10);
-    let route = Column::left("ROUTE").down_to(8);
-    let client = Column::left("CLIENT").down_to(15);
-    let end = Column::left("END").down_to(20);
+    let route = Column::left("ROUTE").down_to(6);
+    let client = Column::left("CLIENT").down_to(14);
+    let end = Column::left("END").down_to(24);
     if output != Output::Wide {
         // In 80 columns: ID, AGE, PHASE, CLIENT, ROUTE, END.
         return vec![
@@ -191,7 +191,7 @@ fn cells(connection: &pb::Connection, output: Output) -> Vec<Cell> {
     let by = Cell::new(names::handled_by(connection.handled_by));
     let bytes_in = Cell::new(text::bytes(connection.bytes_from_client));
     let bytes_out = Cell::new(text::bytes(connection.bytes_to_client));
-    let end = end_cell(connection);
+    let end = end_cell(connection, output);
     if output != Output::Wide {
         let id = Cell::new(text::tail(&connection.id));
         let route = Cell::new(text::or_dash(decided));
@@ -227,10 +227,11 @@ fn cells(connection: &pb::Connection, output: Output) -> Vec<Cell> {
 }
 
 /// Why it ended; while it is live, what will end it if nothing else does.
-fn end_cell(connection: &pb::Connection) -> Cell {
+fn end_cell(connection: &pb::Connection, output: Output) -> Cell {
     if let Some(cause) = &connection.termination {
         let (reason, by) = (names::reason(cause.reason), names::initiator(cause.initiator));
-        return Cell::new(format!("{reason} by {by}")).tinted(names::reason_tint(cause.reason));
+        let text = if output == Output::Wide { format!("{reason} by {by}") } else { reason };
+        return Cell::new(text).tinted(names::reason_tint(cause.reason));
     }
     if connection.provisional {
         return Cell::new("cause not settled yet").tinted(Tint::Faint);

@@ -64,6 +64,22 @@ async fn a_reset_after_a_fin_is_told_after_it() {
     drop(tracked);
 }
 
+/// The same when we had said goodbye before we looked: the reset was there first.
+#[tokio::test]
+async fn a_reset_after_a_fin_is_noticed_behind_our_own_fin() {
+    let process = Process::start(Role::Front);
+    let (tracked, leg, mut client) = process.accept().await;
+    client.shutdown().await.unwrap();
+    within(leg.readable()).await.unwrap();
+    assert_eq!(leg.try_read(&mut [0; 8]).unwrap(), 0);
+    reset(client);
+    until("the reset", || leg.send_queue().unwrap().ended).await;
+    leg.shutdown_write();
+    within(leg.failed()).await;
+    assert_eq!(reasons(&leg), [Reason::ClientClosed, Reason::ClientReset]);
+    drop(tracked);
+}
+
 /// `failed` is for resets, not for orderly ends, and several may wait for it.
 #[tokio::test]
 async fn an_orderly_end_is_no_failure() {
@@ -140,8 +156,10 @@ async fn unacknowledged_bytes_are_counted_exactly() {
         {
             written += leg.try_write(&chunk).unwrap_or(0);
         }
-        let lacking = leg.unacknowledged();
-        assert!(lacking > 0 && lacking < written as u64);
+        assert!(leg.unacknowledged() > 0, "the window is closed");
+        // What the other kernel has acknowledged is what it holds, since nobody reads there.
+        let held = || rustix::io::ioctl_fionread(&*end).unwrap();
+        until("both counts to agree", || leg.unacknowledged() + held() == written as u64).await;
         let mut got = vec![0; written];
         within(end.read_exact(&mut got)).await.unwrap();
         until("the acknowledgement", || leg.unacknowledged() == 0).await;
@@ -181,4 +199,30 @@ fn a_silent_network_is_told_apart_from_a_reset() {
         let told = [LegName::Client, LegName::Target, LegName::Hop].map(|leg| failure(errno).reason(leg));
         assert_eq!(told, [client, target, hop]);
     }
+}
+
+/// A peer whose kernel acknowledges nothing for `TCP_USER_TIMEOUT` has vanished: noticed without reading, and
+/// told apart from a reset. (The kernel takes a closed window for that; hence `tolerate_stall`.)
+#[tokio::test]
+async fn a_vanished_client_is_noticed_and_not_called_a_reset() {
+    let process = Process::start(Role::Front);
+    let (tracked, leg, client) = process.accept().await;
+    let chunk = pattern(65_536);
+    let fill = async {
+        loop {
+            leg.writable().await.unwrap();
+            let written = leg.try_write(&chunk);
+            if written.is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock) {
+                // Broken: writable for ever, and each look at that is without a pause.
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let failure = tokio::select! {
+        failure = within(leg.failed()) => failure,
+        () = fill => unreachable!(),
+    };
+    assert!(failure.is_vanished(), "{failure:?}");
+    assert_eq!(reasons(&leg), [Reason::ClientVanished]);
+    drop((tracked, client));
 }

@@ -8,6 +8,7 @@
 
 mod dialling;
 mod goodbyes;
+mod leaving;
 mod legs;
 mod listening;
 mod observing;

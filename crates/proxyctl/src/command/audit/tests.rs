@@ -53,7 +53,7 @@ fn broken() -> pb::AuditResponse {
 #[test]
 fn each_law_shows_both_numbers() {
     let expected = "\
-STATE  LAW                                      LEFT  RIGHT  EXCUSED  PEER          COUNTED
+STATE  LAW                                      LEFT  RIGHT  EXCUSED  PEER
 holds  opened = live + settling + settled         12     12        0  -
 holds  live bridged fronts = live inner halves     3      2        1  00000000e001
 

@@ -33,10 +33,24 @@ fn a_live_connection_shows_what_will_end_it_and_a_closed_one_what_did() {
     let expected = "\
 ID               AGE  PHASE        CLIENT           NAME             ROUTE    BY                IN     OUT  END
 0123456789ab  12m04s  http_active  192.0.2.7:51234  app.example.com  app-api  networkproxy  1.2KiB  3.3MiB  response due
-0123456789ab  12m04s  closed       192.0.2.7:51234  app.example.com  app-api  networkproxy  1.2KiB  3.3MiB  client_reset by client
+0123456789ab  12m04s  closed       192.0.2.7:51234  app.example.com  app-api  networkproxy  1.2KiB  3.3MiB  client_reset
 0123456789ab  12m04s  settling     192.0.2.7:51234  app.example.com  app-api  networkproxy  1.2KiB  3.3MiB  cause not settled yet
 ";
     assert_eq!(table(&[connection(), closed(), provisional], Output::Table), expected);
+}
+
+#[test]
+fn eighty_columns_are_enough_for_what_matters_most() {
+    let mut out = Vec::new();
+    let looks = crate::show::screen::Looks { width: Some(80), ..crate::show::screen::Looks::PLAIN };
+    let mut page = Page::new(Output::Table);
+    page.write(&[connection(), closed()], &mut Screen::new(&mut out, looks)).unwrap();
+    let expected = "\
+ID               AGE  PHASE     CLIENT          ROUTE    END
+0123456789ab  12m04s  http_ac…  192.0.2.7:512…  app-api  response due
+0123456789ab  12m04s  closed    192.0.2.7:512…  app-api  client_reset
+";
+    assert_eq!(String::from_utf8(out).unwrap(), expected);
 }
 
 #[test]
@@ -61,11 +75,11 @@ fn what_a_client_sent_is_not_obeyed_by_the_terminal() {
 fn the_soonest_deadline_of_either_half_is_shown() {
     let mut connection = connection();
     connection.inner.as_mut().unwrap().deadlines.pop();
-    assert_eq!(end_cell(&connection), Cell::new("stream_idle in 4m57s"));
+    assert_eq!(end_cell(&connection, Output::Table), Cell::new("stream_idle in 4m57s"));
     connection.inner.as_mut().unwrap().deadlines.clear();
-    assert_eq!(end_cell(&connection), Cell::new("backstop in 1h06m"));
+    assert_eq!(end_cell(&connection, Output::Table), Cell::new("backstop in 1h06m"));
     connection.front.as_mut().unwrap().deadlines[0].time_left = None;
-    assert_eq!(end_cell(&connection), Cell::new("-"));
+    assert_eq!(end_cell(&connection, Output::Table), Cell::new("-"));
 }
 
 #[test]

@@ -1,0 +1,86 @@
+//! Calls on records: all or nothing, and nothing left behind.
+
+use super::*;
+use crate::evidence::Rule;
+use crate::rig::{FRONT, INNER, Pair, accept, front_key, inner_key, now};
+
+/// "An illegal step is an error value": and nothing of the step it was part of happens.
+#[test]
+fn a_step_with_an_illegal_part_changes_nothing() {
+    let mut pair = Pair::new();
+    pair.front_opens(1, 1);
+    let position = pair.front.own.position();
+    let changes = [Change::GiveUp, Change::Phase(Phase::Held, None), Change::Phase(Phase::Relaying, None)];
+    let refused = pair.front.record(front_key(1), changes, pair.now());
+    assert!(matches!(refused, Err(RecordError::Step(step)) if step.to == Phase::Relaying), "{refused:?}");
+    assert_eq!(pair.front_half(1).bridged(), Some((INNER, Attempt(1))));
+    assert_eq!(pair.front_half(1).phase, Phase::Connecting);
+    assert_eq!(pair.front.own.position(), position);
+}
+
+/// A record ends by `close`, with an account of its end, and in no other way.
+#[test]
+fn a_step_cannot_end_a_record() {
+    let mut pair = Pair::new();
+    pair.front_opens(1, 1);
+    let refused = pair.front.record(front_key(1), [Change::Phase(Phase::Closed, None)], pair.now());
+    assert!(matches!(refused, Err(RecordError::Step(_))), "{refused:?}");
+    assert_eq!(pair.front_half(1).phase, Phase::Connecting);
+}
+
+/// a caller's panic while it says what changed leaves the books as they were.
+#[test]
+fn a_panic_in_the_middle_of_a_step_loses_no_record() {
+    let mut ledger = Ledger::new(FRONT, Role::Front, LedgerLimits::default(), Rhythm::default());
+    let at = now(Duration::ZERO);
+    ledger.open_front(ConnectionId(1), accept(), at).unwrap();
+    let shared = crate::SharedLedger::new(ledger);
+    let other = shared.clone();
+    let panicked = std::thread::spawn(move || {
+        let changes = std::iter::once_with(|| panic!("on purpose"));
+        other.record(front_key(1), changes, at)
+    })
+    .join();
+    assert!(panicked.is_err());
+    assert!(shared.record(front_key(1), [Change::Phase(Phase::InitialData, None)], at).is_ok());
+    assert!(shared.audit(at).balanced);
+}
+
+/// Laws: arrived = pending + verified + Σ refused; a second half of the same attempt is a replay.
+#[test]
+fn an_attempt_that_is_taken_is_refused_and_counted() {
+    let mut pair = Pair::new();
+    pair.inner_opens(1, 1);
+    let arrival = pair.inner.arrive();
+    let key = inner_key(1, 1);
+    let now = pair.now();
+    let taken = pair.inner.open_inner(arrival, key.connection, key.attempt, FRONT, accept(), now);
+    assert_eq!(taken.err(), Some(RecordError::Taken));
+    let counts = pair.inner.counters(now).arrivals;
+    assert_eq!((counts.pending, counts.verified), (0, 1));
+    assert_eq!(counts.refused.get(&Reason::HopReplayed), Some(&1));
+}
+
+/// "Reads only the two ends as they are encoded on the wire": what is too long for it is clipped before
+/// either side reads it, so both write the same sentence.
+#[test]
+fn an_end_holds_no_text_that_the_wire_would_clip() {
+    let mut pair = Pair::new();
+    pair.front_opens(1, 1);
+    let long = "é".repeat(500);
+    let rule = Rule { name: long.as_str().into(), limit: long.as_str().into(), source: long.as_str().into() };
+    let seen = Observation::new(Role::Front, Reason::OperatorClosed, None, Duration::ZERO)
+        .by_rule(rule, long.as_str())
+        .with_detail(long.as_str());
+    let now = pair.now();
+    let ending = Ending { observations: vec![seen], ..Ending::default() };
+    pair.front.close(front_key(1), ending, now).unwrap();
+    let end = &pair.front_half(1).end.as_ref().unwrap().value;
+    let seen = &end.observations[0];
+    let rule = seen.rule.as_ref().unwrap();
+    assert_eq!(seen.detail.as_ref().unwrap().len(), Observation::LONGEST_DETAIL);
+    assert_eq!(seen.observed.as_ref().unwrap().len(), Observation::LONGEST_OBSERVED);
+    assert_eq!(rule.name.len(), Rule::LONGEST_NAME);
+    assert_eq!(rule.limit.len(), Rule::LONGEST_NAME);
+    assert_eq!(rule.source.len(), Rule::LONGEST_SOURCE);
+}
