@@ -453,7 +453,7 @@ impl World {
 
     /// Sends a signal along one hop, after what was sent before in that direction.
     fn signal(&mut self, id: ConnectionId, to: Role, attempt: u64, signal: Signal) {
-        let longest = if self.rng.one_in(40) { 1_200 } else { 120 };
+        let longest = if self.rng.one_in(40) { 800 } else { 120 };
         let delay = self.rng.delay(Duration::from_millis(longest));
         let Some(hop) = self.connections.get_mut(&id).and_then(|c| c.hops.get_mut(&attempt)) else { return };
         if to == Role::Front && !hop.front_open {
