@@ -15,8 +15,10 @@ const PROGRAMS: [&str; 2] = ["smartproxy", "networkproxy"];
 
 fn run(program: &str, arguments: &[&str]) -> Result<(i32, String)> {
     let path = binaries().join(program);
-    let Output { status, stdout, stderr } =
-        Command::new(&path).args(arguments).output().with_context(|| format!("running {}", path.display()))?;
+    let Output { status, stdout, stderr } = Command::new(&path)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("running {}", path.display()))?;
     let text = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     Ok((status.code().context("an exit code")?, text))
 }
@@ -34,10 +36,15 @@ fn a_wrong_configuration_is_refused_with_every_problem() -> Result<()> {
     for arguments in [vec!["--config", &path, "--check"], vec!["--config", &path]] {
         let (code, said) = run("smartproxy", &arguments)?;
         assert_eq!(code, 2, "{said}");
-        for part in [":2:", "conect", "did you mean `connect`", "soon", "70000", "tagrets", "not supported yet"] {
+        for part in
+            [":2:", "conect", "did you mean `connect`", "soon", "70000", "tagrets", "not supported yet"]
+        {
             ensure!(said.contains(part), "{part} is not in:\n{said}");
         }
-        ensure!(said.lines().filter(|line| line.contains("smartproxy.yaml:")).count() >= 5, "all at once:\n{said}");
+        ensure!(
+            said.lines().filter(|line| line.contains("smartproxy.yaml:")).count() >= 5,
+            "all at once:\n{said}"
+        );
     }
     let file = directory.path().join("networkproxy.yaml");
     std::fs::write(&file, "version: 1\npool: { max_idle: 3 }\nhop: { listen: nowhere }\n")?;
@@ -59,7 +66,9 @@ fn exit_codes_say_what_was_wrong() -> Result<()> {
         assert_eq!(code, 0, "{program}: {said}");
         let (code, said) = run(program, &["--check"])?;
         assert_eq!(code, 0, "{program}, the embedded default: {said}");
-        for arguments in [vec!["--config", "/does/not/exist", "--check"], vec!["--no-such-option"], vec!["stray"]] {
+        for arguments in
+            [vec!["--config", "/does/not/exist", "--check"], vec!["--no-such-option"], vec!["stray"]]
+        {
             let (code, said) = run(program, &arguments)?;
             assert_eq!(code, 2, "{program} {arguments:?}: {said}");
         }
@@ -77,9 +86,13 @@ async fn a_second_smartproxy_does_not_start() -> Result<()> {
     let target = Target::echo(address).await?;
     let pair = Pair::start(address, Setup::new([Route::tcp("echo", target.address())])).await?;
     let config = pair.process(Which::Smartproxy).config().display().to_string();
-    let (code, said) = tokio::task::spawn_blocking(move || run("smartproxy", &["--config", &config])).await??;
+    let (code, said) =
+        tokio::task::spawn_blocking(move || run("smartproxy", &["--config", &config])).await??;
     ensure!(code == 1 || code == 2, "{code}: {said}");
-    ensure!(said.contains(&pair.admin_address(Which::Smartproxy).to_string()) || said.contains("7800"), "{said}");
+    ensure!(
+        said.contains(&pair.admin_address(Which::Smartproxy).to_string()) || said.contains("7800"),
+        "{said}"
+    );
     for _ in 0..20 {
         let mut client = connect(pair.tcp()).await?;
         echo(&mut client, b"the first one's").await?;
@@ -101,7 +114,11 @@ async fn a_hangup_checks_the_file_and_goes_on() -> Result<()> {
             pair.process(which).log().contains("no_such_key").then_some(())
         })
         .await?;
-        assert_eq!(pair.status(which).await?["configuration_generation"], 1, "{which:?}: nothing is half applied");
+        assert_eq!(
+            pair.status(which).await?["configuration_generation"],
+            1,
+            "{which:?}: nothing is half applied"
+        );
     }
     let mut client = connect(pair.tcp()).await?;
     echo(&mut client, b"still the old routes").await?;

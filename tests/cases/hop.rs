@@ -83,7 +83,7 @@ async fn a_hop_without_a_header_is_refused() -> Result<()> {
     stage.undisturbed().await
 }
 
-/// a header that is not one.
+/// a header that is none of ours.
 #[tokio::test]
 async fn a_malformed_hop_header_is_refused() -> Result<()> {
     let stage = Stage::start().await?;
@@ -93,7 +93,7 @@ async fn a_malformed_hop_header_is_refused() -> Result<()> {
     // No TLVs at all: the header of some other proxy.
     let mut foreign = stage.header()[..28].to_vec();
     foreign[14..16].copy_from_slice(&12_u16.to_be_bytes());
-    stage.refused(&foreign, "hop_header_invalid").await?;
+    stage.refused(&foreign, "hop_auth_failed").await?;
     stage.undisturbed().await
 }
 

@@ -26,7 +26,10 @@ const ELSEWHERE: [(&str, &str); 33] = [
     ("limit_route", "limits of a route are not built yet"),
     ("rate_per_ip", "rates are not built yet"),
     ("blocked_by_score", "scores are not built yet"),
-    ("hop_route_unknown", "needs a signed header for an entry that smartproxy does not have: tests of networkproxy"),
+    (
+        "hop_route_unknown",
+        "needs a signed header for an entry that smartproxy does not have: tests of networkproxy",
+    ),
     ("tls_client_certificate", "client certificates are not built yet"),
     ("target_tls_failed", "TLS to targets is not built yet"),
     ("no_healthy_target", "health checks are not built yet"),
@@ -68,7 +71,10 @@ fn no_reason_was_forgotten() {
         ("plain_tcp", include_str!("plain_tcp.rs")),
         ("termination", include_str!("termination.rs")),
         ("web_socket", include_str!("web_socket.rs")),
-        ("reasons", include_str!("reasons.rs").split_once("fn no_reason_was_forgotten").map_or("", |(_, rest)| rest)),
+        (
+            "reasons",
+            include_str!("reasons.rs").split_once("fn no_reason_was_forgotten").map_or("", |(_, rest)| rest),
+        ),
     ]);
     let elsewhere: BTreeMap<&str, &str> = ELSEWHERE.into_iter().collect();
     for reason in Reason::ALL {
@@ -131,7 +137,10 @@ async fn target_resolve_failed_when_a_name_has_no_address() -> Result<()> {
     let pair = Pair::start(address, Setup::new([route]).timeout("connect", "15s")).await?;
     let client = connect(pair.tcp()).await?;
     let from = client.local_addr()?;
-    pair.recorded_within(Which::Smartproxy, from, "ended", SOON * 2, |record| record["phase"] == "PHASE_CLOSED").await?;
+    pair.recorded_within(Which::Smartproxy, from, "ended", SOON * 2, |record| {
+        record["phase"] == "PHASE_CLOSED"
+    })
+    .await?;
     pair.ended_with(from, "target_resolve_failed", "target").await?;
     drop(client);
     pair.teardown().await
@@ -236,7 +245,10 @@ async fn an_unanswered_goodbye_ends_at_close_and_is_in_the_chain() -> Result<()>
     let record = pair.ended_joined(from, "keep_alive_timeout", "networkproxy").await?;
     assert!(closed.elapsed() >= Duration::from_millis(500), "{:?}", closed.elapsed());
     let chain = record["termination"]["chain"].as_array().context("a chain")?;
-    ensure!(chain.iter().any(|step| step.as_str().is_some_and(|step| step.contains("close_timeout"))), "{chain:?}");
+    ensure!(
+        chain.iter().any(|step| step.as_str().is_some_and(|step| step.contains("close_timeout"))),
+        "{chain:?}"
+    );
     drop(client);
     pair.teardown().await
 }
@@ -313,7 +325,8 @@ async fn a_bridged_client_that_does_not_read_ends_at_write_stall() -> Result<()>
 async fn a_bridged_connection_ends_at_its_maximum_age() -> Result<()> {
     let address = Address::next();
     let target = Target::echo(address).await?;
-    let route = Route::terminate_tcp("echo", target.address()).domain("app.test").timeout("max_lifetime", "700ms");
+    let route =
+        Route::terminate_tcp("echo", target.address()).domain("app.test").timeout("max_lifetime", "700ms");
     let pair = Pair::start(address, Setup::new([route])).await?;
     let mut client = Tls::to("app.test").connect(pair.tls()).await?;
     let from = client.get_ref().0.local_addr()?;

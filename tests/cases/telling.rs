@@ -66,7 +66,9 @@ async fn each_connection_is_one_line_in_the_log() -> Result<()> {
             assert_eq!(line["client"], from.to_string());
             ensure!(line["phase"].is_string() && line["duration"].is_number(), "{line:#}");
             let half = if which == Which::Smartproxy { &record["front"] } else { &record["inner"] };
-            for (field, count) in [("target_in", "target_in"), ("client_in", "client_in"), ("hop_in", "hop_in")] {
+            for (field, count) in
+                [("target_in", "target_in"), ("client_in", "client_in"), ("hop_in", "hop_in")]
+            {
                 assert_eq!(line[field], half["bytes"][count], "{which:?} {field}: {line:#}");
             }
         }

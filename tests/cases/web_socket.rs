@@ -78,7 +78,7 @@ async fn a_silent_tunnel_ends_at_tunnel_idle_alone() -> Result<()> {
     assert!(took >= Duration::from_millis(1_490), "not before its time: {took:?}");
     let record = pair.ended_joined(from, "inactivity_timeout", "networkproxy").await?;
     let rule = &record["termination"]["rule"];
-    assert_eq!((rule["name"].as_str(), rule["limit"].as_str()), (Some("tunnel_idle"), Some("1500ms")));
+    assert_eq!((rule["name"].as_str(), rule["limit"].as_str()), (Some("tunnel_idle"), Some("1.5s")));
     pair.teardown().await
 }
 

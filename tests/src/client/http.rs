@@ -3,17 +3,23 @@
 //! One client is one connection: nothing is pooled or retried, so that a test knows which connection a request went over.
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -33,6 +39,21 @@ pub struct Http {
     driver: JoinHandle<hyper::Result<()>>,
     local: SocketAddr,
     scheme: &'static str,
+    line: Arc<Line>,
+}
+
+/// What a connection hangs on: cut, it ends without a word of HTTP, whatever tasks still hold it.
+#[derive(Debug, Default)]
+struct Line {
+    cut: AtomicBool,
+    reader: AtomicWaker,
+}
+
+/// A stream that hangs on a line.
+#[derive(Debug)]
+struct Hung<S> {
+    stream: S,
+    line: Arc<Line>,
 }
 
 #[derive(Debug)]
@@ -95,9 +116,11 @@ impl Http {
         local: SocketAddr,
         scheme: &'static str,
     ) -> Result<Self> {
+        let line = Arc::<Line>::default();
+        let stream = Hung { stream, line: Arc::clone(&line) };
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let driver = tokio::spawn(connection.with_upgrades());
-        Ok(Self { sender: Sender::One(sender), driver, local, scheme })
+        Ok(Self { sender: Sender::One(sender), driver, local, scheme, line })
     }
 
     /// HTTP/2 over `stream`.
@@ -105,8 +128,11 @@ impl Http {
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         local: SocketAddr,
     ) -> Result<Self> {
+        let line = Arc::<Line>::default();
+        let stream = Hung { stream, line: Arc::clone(&line) };
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-        Ok(Self { sender: Sender::Two(sender), driver: tokio::spawn(connection), local, scheme: "https" })
+        let driver = tokio::spawn(connection);
+        Ok(Self { sender: Sender::Two(sender), driver, local, scheme: "https", line })
     }
 
     /// This end's address, by which the record is found.
@@ -165,9 +191,48 @@ impl Http {
         Ok(wait::within("the connection ends", wait::SOON * 2, &mut self.driver).await??)
     }
 
-    /// Drops the connection without a word of HTTP (TLS says nothing either: the socket is closed).
+    /// Closes the socket without a word of HTTP or TLS.
     pub fn abandon(self) {
-        self.driver.abort();
+        self.line.cut.store(true, Ordering::SeqCst);
+        self.line.reader.wake();
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Hung<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        self.line.reader.register(context.waker());
+        if self.line.cut.load(Ordering::SeqCst) {
+            return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Hung<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        if self.line.cut.load(Ordering::SeqCst) {
+            return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
+        }
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        if self.line.cut.load(Ordering::SeqCst) {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
