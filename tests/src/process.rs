@@ -137,6 +137,17 @@ impl Process {
         Ok(before.current)
     }
 
+    /// Leaves it this many descriptors beside those that are open; returns the limit before.
+    pub fn leave_descriptors(&self, free: usize) -> Result<Option<u64>> {
+        let mut taken = std::collections::BTreeSet::new();
+        for entry in std::fs::read_dir(format!("/proc/{}/fd", self.pid()?))? {
+            taken.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
+        }
+        // The limit is on the number, and the lowest free number is given out first (getrlimit(2), open(2)).
+        let limit = (0..).filter(|number| !taken.contains(number)).nth(free);
+        self.limit_descriptors(limit)
+    }
+
     /// Where its configuration is.
     pub fn config(&self) -> &Path {
         &self.config

@@ -11,8 +11,9 @@ use std::time::Duration;
 use ledger::SharedLedger;
 use tokio::sync::{Notify, watch};
 
-/// Under load, changes wake the sessions this often. The first after a pause wakes them at once.
-const GRAIN: Duration = Duration::from_millis(1);
+/// Under load, changes wake the sessions this often. The first after a pause wakes them at once; the ledger
+/// gathers what comes within 20 ms of it, so waking them more often would only cost.
+const GRAIN: Duration = Duration::from_millis(10);
 
 /// The wake-up of a ledger's sessions. Cheap to clone.
 #[derive(Clone, Debug)]

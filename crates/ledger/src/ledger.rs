@@ -88,6 +88,8 @@ pub struct Ledger {
 pub(crate) struct LiveSlot {
     pub(crate) traffic: Arc<Traffic>,
     opened: Now,
+    /// As in its record; here, so that counting does not have to look every record up.
+    phase: Phase,
     closing_from: Option<Phase>,
     admitted_as: Option<IpAddr>,
 }
@@ -96,6 +98,11 @@ impl LiveSlot {
     /// When the half opened.
     pub(crate) const fn opened(&self) -> Now {
         self.opened
+    }
+
+    /// The phase of its record.
+    pub(crate) const fn phase(&self) -> Phase {
+        self.phase
     }
 }
 
@@ -397,8 +404,13 @@ impl Ledger {
             return Err(RecordError::Taken);
         }
         let traffic = Arc::new(Traffic::default());
-        let slot =
-            LiveSlot { traffic: Arc::clone(&traffic), opened: now, closing_from: None, admitted_as: None };
+        let slot = LiveSlot {
+            traffic: Arc::clone(&traffic),
+            opened: now,
+            phase: Phase::Accepted,
+            closing_from: None,
+            admitted_as: None,
+        };
         self.live.insert(key, slot);
         self.rejoin(None, (self.role == Role::Inner).then_some(front_instance));
         self.refresh_flights_of(key, now);
@@ -464,6 +476,7 @@ fn apply(half: &mut Half, slot: &mut LiveSlot, change: Change, seq: u64, after: 
                 slot.closing_from = Some(half.phase);
             }
             half.phase = phase;
+            slot.phase = phase;
             half.half_closed = side.or(half.half_closed);
             half.log(LogEntry { seq, phase, after });
         }

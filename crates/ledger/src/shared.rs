@@ -226,6 +226,11 @@ impl SharedLedger {
         self.lock().joined.values().sum()
     }
 
+    /// Closed halves whose cause is not settled.
+    pub fn settling(&self) -> u64 {
+        self.lock().own.settling_len() as u64
+    }
+
     /// Live records.
     pub fn connected_clients(&self) -> u64 {
         self.lock().live.len() as u64

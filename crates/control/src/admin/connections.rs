@@ -98,10 +98,12 @@ impl<P: Process> ConnectionService for Connections<P> {
         let until = tokio::time::Instant::now() + wait.unwrap_or_default().min(LONGEST_WAIT);
         let mut pause = LOOKS.0;
         loop {
-            let answer = self.beside(|process| Ok(look(process))).await?;
-            let done = answer.get_ref().balanced && answer.get_ref().quiet;
-            if done || tokio::time::Instant::now() >= until {
-                return Ok(answer);
+            let late = tokio::time::Instant::now() >= until;
+            if late || self.beside(|process| Ok(is_calm(process))).await?.into_inner() {
+                let answer = self.beside(|process| Ok(look(process))).await?;
+                if late || (answer.get_ref().balanced && answer.get_ref().quiet) {
+                    return Ok(answer);
+                }
             }
             tokio::time::sleep_until(until.min(tokio::time::Instant::now() + pause)).await;
             pause = (pause * 2).min(LOOKS.1);
@@ -179,15 +181,18 @@ fn viewer<P: Process>(process: &P, now: Now, detail: Detail) -> Viewer<'_> {
     Viewer { own: process.ledger().instance(), directory: process.directory(), now, detail }
 }
 
-fn look<P: Process>(process: &P) -> wire::AuditResponse {
-    let now = process.now();
+/// Is every closed half settled, and everything told, as far as is known here? Cheap: no table is counted.
+fn is_calm<P: Process>(process: &P) -> bool {
     let ledger = process.ledger();
-    let audit = ledger.audit(now);
-    let own = ledger.counters(now).settling;
-    let peers = ledger.peer_status(now);
-    let settled = own == 0 && peers.iter().all(|peer| !peer.connected || peer.settling == 0);
-    let told = peers.iter().all(|peer| !peer.connected || peer.lag == 0);
-    let quiet = settled && told && audit.in_flight.is_empty();
+    let peers = ledger.peer_status(process.now());
+    let connected = peers.iter().filter(|peer| peer.connected);
+    ledger.settling() == 0 && connected.into_iter().all(|peer| peer.settling == 0 && peer.lag == 0)
+}
+
+/// The laws, recounted: while they are, the books are held.
+fn look<P: Process>(process: &P) -> wire::AuditResponse {
+    let audit = process.ledger().audit(process.now());
+    let quiet = audit.in_flight.is_empty() && is_calm(process);
     books::audit(&audit, quiet)
 }
 

@@ -100,7 +100,6 @@ async fn bytes_count_once_through_the_handle_and_the_leg() {
     let process = Process::start(Role::Inner);
     let (tracked, leg, mut client) = process_leg(&process).await;
     let mut io = leg.io(b"read before".to_vec());
-    leg.count_read_before(11);
     let sent = pattern(300_000);
     let writer = async {
         client.write_all(&sent).await.unwrap();
@@ -136,7 +135,7 @@ async fn process_leg(process: &Process) -> (runtime::TrackedConnection, runtime:
     let arrival = process.manager.ledger().arrive();
     let id = (runtime::mint::connection_id(), ledger::Attempt(1));
     let front = runtime::mint::instance_id();
-    let (tracked, leg) = process.manager.adopt_inner(socket, 0, arrival, id, front, accept).unwrap();
+    let (tracked, leg) = process.manager.adopt_inner(socket, 11, arrival, id, front, accept).unwrap();
     (tracked, leg, far.unwrap())
 }
 
