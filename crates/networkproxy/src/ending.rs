@@ -30,6 +30,8 @@ pub enum Ended {
     Drained,
     /// The client broke HTTP, or hyper gave up for a reason of the client's making.
     Http(hyper::Error),
+    /// The client abused HTTP/2 in this way, without breaking it.
+    Flood(&'static str),
     /// The target failed in a way that only an end of this connection can tell.
     Target(TargetFailure),
     /// The entry is not what the client spoke (an opaque entry whose route does not forward).
@@ -66,6 +68,10 @@ pub fn conclude(ended: Ended, tracked: &mut TrackedConnection, hop: &Leg) -> Goo
         Ended::Tls(_) | Ended::Http(_) if broken => (None, Goodbye::Abort),
         Ended::Tls(failure) => (of_tls(&failure, tracked), Goodbye::Orderly),
         Ended::Http(error) => (of_http(&error, tracked, hop), Goodbye::Orderly),
+        Ended::Flood(kind) => {
+            let seen = tracked.observation(Reason::Http2Flood, Some(LegName::Client));
+            (Some(seen.with_detail(kind)), Goodbye::Reset)
+        }
         Ended::Target(failure) => {
             let seen = tracked.observation(failure.reason, Some(LegName::Target));
             // What the client has of the response is not all of it: it must not look complete (P4).

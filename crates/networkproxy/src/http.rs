@@ -45,6 +45,9 @@ use exchange::exchange;
 use streams::{Streams, WithStreams};
 use vigil::{Look, Vigil};
 
+/// What may wait to be sent on one HTTP/2 stream.
+const SEND_BUFFER: usize = 128 * 1024;
+
 /// How a connection's time in HTTP ended.
 #[derive(Debug)]
 pub enum Served<S> {
@@ -129,6 +132,7 @@ where
     let http = http2::Builder::new(streams.clone())
         .max_concurrent_streams(limits.max_concurrent_streams)
         .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        .max_send_buf_size(SEND_BUFFER)
         .serve_connection(socket, service_fn(move |request| exchange(Arc::clone(&requests), request)));
     let mut http = WithStreams::new(http, streams);
     attend(&mut http, &conversation, attendance).await
@@ -180,6 +184,7 @@ enum Event {
     Hop,
     Expired(Armed),
     Outdated,
+    Flood(&'static str),
 }
 
 /// Serves until it ends, or until whoever ends it has been told.
@@ -209,6 +214,11 @@ async fn attend<H: Http>(http: &mut H, conversation: &Conversation, attendance: 
             Event::Ordered(CloseOrder { mode: CloseMode::Graceful, observation }) => {
                 let order = CloseOrder { mode: CloseMode::Graceful, observation };
                 leaving = Some(take_leave(http, Ended::Ordered(order), tracked, hop, &mut vigil, timeouts));
+            }
+            Event::Flood(_) if leaving.is_some() => return Over::Concluded(Goodbye::Reset),
+            // GOAWAY, and what is in progress may finish, until `close`.
+            Event::Flood(kind) => {
+                leaving = Some(take_leave(http, Ended::Flood(kind), tracked, hop, &mut vigil, timeouts));
             }
             Event::Ordered(order) => return Over::Because(Ended::Ordered(order)),
             Event::Expired(armed) if armed.name == DeadlineName::KeepAlive && leaving.is_none() => {
@@ -319,6 +329,7 @@ async fn next<H: Http>(
             return match vigil.poll(cx, tracked) {
                 Poll::Ready(Look::Expired(armed)) => Poll::Ready(Event::Expired(armed)),
                 Poll::Ready(Look::Outdated) => Poll::Ready(Event::Outdated),
+                Poll::Ready(Look::Flood(kind)) => Poll::Ready(Event::Flood(kind)),
                 // The watch was just switched on: it must be polled once to be woken.
                 Poll::Pending if vigil.watching && !vigil.was_watching() => continue,
                 Poll::Pending => Poll::Pending,

@@ -30,6 +30,9 @@ mod target_io;
 
 pub use target_io::{TargetIo, TargetWire};
 
+/// What is read from a target at most while its client takes nothing; also the longest response head.
+const READ_BUFFER: usize = 64 * 1024;
+
 /// One worker's connections to targets. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Pool {
@@ -118,7 +121,9 @@ impl Pool {
         let io = TokioIo::new(TargetIo::new(leg.io(Vec::new()), Arc::clone(&wire)));
         let (sender, connection) = {
             // Nothing is exchanged: HTTP/1 has no handshake, and the future is ready at once.
-            let mut handshake = std::pin::pin!(http1::handshake(io));
+            let mut builder = http1::Builder::new();
+            builder.max_buf_size(READ_BUFFER);
+            let mut handshake = std::pin::pin!(builder.handshake(io));
             let mut now = std::task::Context::from_waker(std::task::Waker::noop());
             match handshake.as_mut().poll(&mut now) {
                 std::task::Poll::Ready(made) => made?,

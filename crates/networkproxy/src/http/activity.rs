@@ -7,7 +7,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,6 +32,11 @@ pub struct Activity {
     blocked_since: AtomicU64,
     /// The deadline of the latest request that waits for its target.
     awaited: Mutex<Option<Armed>>,
+    /// Bodies on their way to the client, each with the moment since which nobody has asked for its next
+    /// frame; 0 while the target is waited for. HTTP/2 only.
+    bodies: Mutex<Vec<Weak<AtomicU64>>>,
+    /// Bytes that came since a request last made progress.
+    fruitless: AtomicU64,
     served: AtomicBool,
     plain_end: AtomicBool,
     /// One of the above changed in a way that a deadline may come earlier now.
@@ -39,6 +44,10 @@ pub struct Activity {
 }
 
 impl Activity {
+    /// PING, SETTINGS and other frames that ask for nothing may add up to this between two steps of requests
+    /// some 15,000 PINGs.
+    pub const MOST_FRUITLESS: u64 = 256 * 1024;
+
     /// Of a connection on which HTTP begins now. How long its requests take goes into `durations`.
     pub fn new(clock: Clock, traffic: Arc<Traffic>, durations: Arc<Histogram>) -> Self {
         let now = clock.active().as_nanos() as u64;
@@ -52,6 +61,8 @@ impl Activity {
             open_since: AtomicU64::new(0),
             blocked_since: AtomicU64::new(0),
             awaited: Mutex::default(),
+            bodies: Mutex::default(),
+            fruitless: AtomicU64::new(0),
             served: AtomicBool::new(false),
             plain_end: AtomicBool::new(false),
             turned: AtomicBool::new(true),
@@ -109,6 +120,41 @@ impl Activity {
         self.turned.store(true, Relaxed);
     }
 
+    /// A body begins that may have to wait for its stream's window.
+    pub fn register_body(&self) -> Arc<AtomicU64> {
+        let unasked = Arc::new(AtomicU64::new(self.now()));
+        let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
+        if bodies.len() >= 2 * self.open() as usize + 16 {
+            bodies.retain(|body| body.strong_count() > 0);
+        }
+        bodies.push(Arc::downgrade(&unasked));
+        unasked
+    }
+
+    /// Since when the body that has waited longest has not been asked for; `None` where there is none.
+    pub fn unasked_since(&self) -> Option<Duration> {
+        let bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
+        let since =
+            bodies.iter().filter_map(Weak::upgrade).map(|body| body.load(Relaxed)).filter(|at| *at > 0);
+        since.min().map(Duration::from_nanos)
+    }
+
+    /// Is any body on its way to the client?
+    pub fn has_bodies(&self) -> bool {
+        let bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
+        bodies.iter().any(|body| body.strong_count() > 0)
+    }
+
+    /// A frame of a body passed, in either direction.
+    pub fn progressed(&self) {
+        self.fruitless.store(0, Relaxed);
+    }
+
+    /// Bytes that came since a request last made progress.
+    pub fn fruitless(&self) -> u64 {
+        self.fruitless.load(Relaxed)
+    }
+
     /// Did the client end its stream in order (`close_notify`; in clear text, its FIN)?
     pub fn saw_end(&self) -> bool {
         self.plain_end.load(Relaxed)
@@ -124,7 +170,11 @@ impl Activity {
         (self.clock.active().as_nanos() as u64).max(1)
     }
 
-    fn bytes_came(&self) {
+    fn bytes_came(&self, count: u64) {
+        let before = self.fruitless.fetch_add(count, Relaxed);
+        if before < Self::MOST_FRUITLESS && before + count >= Self::MOST_FRUITLESS {
+            self.turned.store(true, Relaxed);
+        }
         if self.open() == 0 && self.head_since.load(Relaxed) == 0 {
             self.head_since.store(self.now(), Relaxed);
             self.turned.store(true, Relaxed);
@@ -159,6 +209,7 @@ impl RequestGuard {
         activity.traffic.request_started();
         activity.served.store(true, Relaxed);
         activity.head_since.store(0, Relaxed);
+        activity.progressed();
         if activity.open.fetch_add(1, Relaxed) == 0 {
             activity.open_since.store(now, Relaxed);
         }
@@ -219,7 +270,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedIo<S> {
             match buffer.filled().len() - before {
                 0 if room > 0 => self.activity.plain_end.store(true, Relaxed),
                 0 => {}
-                _ => self.activity.bytes_came(),
+                count => self.activity.bytes_came(count as u64),
             }
         }
         read

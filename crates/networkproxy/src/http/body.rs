@@ -16,11 +16,10 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use ledger::{Armed, DeadlineName, Limit, Restart};
-use runtime::Clock;
 use thiserror::Error;
 
 use super::activity::{Activity, RequestGuard};
-use super::conversation::Conversation;
+use super::conversation::{Conversation, HttpVersion};
 use crate::ending::Ended;
 use crate::failure::TargetFailure;
 use crate::pool::Lease;
@@ -80,20 +79,24 @@ pub enum RequestBody {
 pub struct ClientBody {
     incoming: Incoming,
     upload: Arc<Upload>,
-    clock: Clock,
+    activity: Arc<Activity>,
     _guard: Arc<RequestGuard>,
 }
 
 impl RequestBody {
     /// Passes `incoming` on; with it, how far it is.
-    pub fn new(incoming: Incoming, activity: &Activity, guard: &Arc<RequestGuard>) -> (Self, Arc<Upload>) {
-        let clock = activity.clock().clone();
-        let now = clock.active();
+    pub fn new(
+        incoming: Incoming,
+        activity: &Arc<Activity>,
+        guard: &Arc<RequestGuard>,
+    ) -> (Self, Arc<Upload>) {
+        let now = activity.clock().active();
         if incoming.is_end_stream() {
             return (Self::Empty, Arc::new(Upload::none(now)));
         }
         let upload = Arc::new(Upload::starting(now));
-        let body = ClientBody { incoming, upload: Arc::clone(&upload), clock, _guard: Arc::clone(guard) };
+        let (activity, guard) = (Arc::clone(activity), Arc::clone(guard));
+        let body = ClientBody { incoming, upload: Arc::clone(&upload), activity, _guard: guard };
         (Self::Client(Box::new(body)), upload)
     }
 
@@ -114,7 +117,8 @@ impl Body for RequestBody {
         let Self::Client(body) = self.get_mut() else { return Poll::Ready(None) };
         let polled = Pin::new(&mut body.incoming).poll_frame(cx);
         if let Poll::Ready(frame) = &polled {
-            let now = nanos(body.clock.active());
+            let now = nanos(body.activity.clock().active());
+            body.activity.progressed();
             body.upload.progress.store(now, Relaxed);
             match frame {
                 Some(Err(_)) => body.upload.broken.store(true, Relaxed),
@@ -168,6 +172,8 @@ pub struct TargetBody {
     lease: Option<Lease>,
     upload: Arc<Upload>,
     clock: Patience,
+    /// HTTP/2: since when nobody has asked for the next frame; 0 while the target is waited for.
+    unasked: Option<Arc<AtomicU64>>,
     conversation: Arc<Conversation>,
     _guard: Arc<RequestGuard>,
 }
@@ -183,7 +189,10 @@ impl TargetBody {
         guard: Arc<RequestGuard>,
     ) -> Self {
         let clock = Patience { idle, whole, waiting_since: None, sleep: None };
-        let mut body = Self { incoming, lease: Some(lease), upload, clock, conversation, _guard: guard };
+        let unasked =
+            (conversation.version == HttpVersion::Two).then(|| conversation.activity.register_body());
+        let mut body =
+            Self { incoming, lease: Some(lease), upload, clock, unasked, conversation, _guard: guard };
         body.settle();
         body
     }
@@ -194,6 +203,13 @@ impl TargetBody {
             && let Some(lease) = self.lease.take()
         {
             lease.give_back();
+        }
+    }
+
+    /// The client's side has a frame, or waits for one.
+    fn mark(&self, unasked_since: u64) {
+        if let Some(unasked) = &self.unasked {
+            unasked.store(unasked_since, Relaxed);
         }
     }
 
@@ -216,6 +232,10 @@ impl Body for TargetBody {
         match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.clock.waiting_since = None;
+                this.conversation.activity.progressed();
+                if this.unasked.is_some() {
+                    this.mark(nanos(this.conversation.activity.clock().active()));
+                }
                 this.settle();
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -229,10 +249,13 @@ impl Body for TargetBody {
                 let failure = TargetFailure::in_response(&error, this.lease.as_ref().map(Lease::wire));
                 this.fail(Ended::Target(failure), BodyFault::Target)
             }
-            Poll::Pending => match this.clock.poll_expired(cx, &this.upload, &this.conversation.activity) {
-                Poll::Ready(armed) => this.fail(Ended::Expired(armed), BodyFault::Expired),
-                Poll::Pending => Poll::Pending,
-            },
+            Poll::Pending => {
+                this.mark(0);
+                match this.clock.poll_expired(cx, &this.upload, &this.conversation.activity) {
+                    Poll::Ready(armed) => this.fail(Ended::Expired(armed), BodyFault::Expired),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
         }
     }
 

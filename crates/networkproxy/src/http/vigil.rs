@@ -53,6 +53,8 @@ pub(super) enum Look {
     Expired(Armed),
     /// The record should show another deadline: see [`Vigil::show`].
     Outdated,
+    /// The client abuses HTTP/2 in this way.
+    Flood(&'static str),
 }
 
 impl<'a> Vigil<'a> {
@@ -83,6 +85,10 @@ impl<'a> Vigil<'a> {
         if self.activity.has_turned() {
             self.watching &= self.activity.open() > 0;
             self.was_watching &= self.watching;
+            if self.version == HttpVersion::Two && self.activity.fruitless() >= Activity::MOST_FRUITLESS {
+                self.activity.progressed();
+                return Poll::Ready(Look::Flood("control_frames"));
+            }
             let next = self.next(tracked);
             if next < self.due || self.due.is_zero() {
                 self.set(next);
@@ -92,6 +98,11 @@ impl<'a> Vigil<'a> {
             let now = self.activity.clock().active();
             if let Some(armed) = self.overdue(tracked, now) {
                 return Poll::Ready(Look::Expired(armed));
+            }
+            if self.is_stuck(now) {
+                let next = self.next(tracked).max(now.saturating_add(SHOWN_AFTER));
+                self.set(next);
+                return Poll::Ready(Look::Flood("zero_window"));
             }
             let quiet_for = |since: Duration| now.saturating_sub(since);
             self.watching = self.activity.open_since().is_some_and(|since| quiet_for(since) >= WATCHED_AFTER);
@@ -162,6 +173,15 @@ impl<'a> Vigil<'a> {
         of_owner.chain(idle).find(|armed| armed.expires_at(last) <= now)
     }
 
+    /// Does the client keep a response's stream without window, while the hop takes bytes? Its bodies are not
+    /// asked for then, and their own clocks stand still.
+    fn is_stuck(&self, now: Duration) -> bool {
+        let limit = self.timeouts.stream_idle.value;
+        let unasked =
+            self.activity.unasked_since().filter(|_| !limit.is_zero() && !self.activity.is_blocked());
+        unasked.is_some_and(|since| now.saturating_sub(since) >= limit)
+    }
+
     /// When to look again.
     fn next(&self, tracked: &TrackedConnection) -> Duration {
         let last = self.activity.traffic().last_activity();
@@ -173,7 +193,11 @@ impl<'a> Vigil<'a> {
         let is_shown = self.current().is_none_or(|armed| self.shown == Some((armed.name, armed.since)));
         let show = (!is_shown).then(|| self.state_since() + SHOWN_AFTER);
         let now = self.activity.clock().active();
-        [of_owner, of_idle, watch, show]
+        let limit = self.timeouts.stream_idle.value;
+        let bodies = !limit.is_zero() && self.version == HttpVersion::Two && self.activity.has_bodies();
+        let stuck =
+            bodies.then(|| self.activity.unasked_since().unwrap_or(now).saturating_add(limit).max(now));
+        [of_owner, of_idle, watch, show, stuck]
             .into_iter()
             .flatten()
             .min()

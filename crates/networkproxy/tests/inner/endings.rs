@@ -358,3 +358,11 @@ async fn a_live_record_shows_the_deadline_of_what_it_does() {
     assert_eq!(half.armed.len(), 1, "{:?}", half.armed);
     assert_eq!(front.response().await.text(), "abcd");
 }
+
+/// T7: what an idle connection costs begins with its task.
+#[tokio::test]
+async fn a_connection_s_task_is_small() {
+    let world = World::new("", site(&[]));
+    let size = world.size_of_life().await;
+    assert!(size <= 12 * 1024, "{size} bytes");
+}

@@ -140,6 +140,27 @@ impl World {
         Front { hop: hop.unwrap(), id, key, task }
     }
 
+    /// How large the future of a connection is.
+    pub(crate) async fn size_of_life(&self) -> usize {
+        let header = HopHeader {
+            client: "192.0.2.7:4711".parse().unwrap(),
+            local: "192.0.2.1:443".parse().unwrap(),
+            server_name: None,
+            connection_id: 1,
+            entry: "site".to_owned(),
+            generation: 1,
+            class: HopClass::Clear,
+        };
+        let header = self.verified(&header, 1);
+        let table = Arc::clone(&self.table);
+        let admitted = Admitted { header, front: FRONT, table, read_past: Vec::new() };
+        let connecting = TcpStream::connect(self.hop.local_addr().unwrap());
+        let (socket, accepted) = tokio::join!(connecting, self.hop.accept());
+        drop(socket);
+        let (socket, remote) = accepted.unwrap();
+        size_of_val(&carry(&self.inside, socket, remote, self.ledger.arrive(), admitted))
+    }
+
     /// A clear-text HTTP connection of the entry `site`.
     pub(crate) async fn http(&self) -> Front {
         self.open("site", HopClass::Clear, None).await

@@ -179,6 +179,79 @@ async fn rapid_reset_is_a_flood() {
     assert!(cause.detail.is_some());
 }
 
+/// a stream without window holds a target's connection; not for ever, and with a reason that names it.
+#[tokio::test]
+async fn a_stream_without_window_is_not_kept_for_ever() {
+    let target = Target::listen().await;
+    let settings = "certificates: { self_signed: true }\ntimeouts: { stream_idle: 200ms, close: 100ms }";
+    let world = World::new(settings, tls_site(&[target.address]));
+    let (tls, conn) = world.tls(&["h2"]).await;
+    let mut builder = h2::client::Builder::new();
+    let (mut sender, connection) = builder.initial_window_size(0).handshake::<_, Bytes>(tls).await.unwrap();
+    let driving = tokio::spawn(async move { connection.await.err() });
+    let request = Request::get("https://a.example/").body(()).unwrap();
+    let (response, _stream) = sender.send_request(request, true).unwrap();
+    let (mut socket, _) = target.request().await;
+    socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await.unwrap();
+    let response = within(response).await.unwrap();
+    let cause = world.cause(conn).await;
+    assert_eq!((cause.reason, cause.detail.as_deref()), (Reason::Http2Flood, Some("zero_window")));
+    drop((response, within(driving).await.unwrap()));
+}
+
+/// A client that reads slowly, but reads, is no flood.
+#[tokio::test]
+async fn a_stream_whose_window_opens_now_and_then_is_served() {
+    let target = Target::listen().await;
+    let settings = "certificates: { self_signed: true }\ntimeouts: { stream_idle: 300ms }";
+    let world = World::new(settings, tls_site(&[target.address]));
+    let (tls, conn) = world.tls(&["h2"]).await;
+    let mut builder = h2::client::Builder::new();
+    let (mut sender, connection) = builder.initial_window_size(10).handshake::<_, Bytes>(tls).await.unwrap();
+    let driving = tokio::spawn(async move { connection.await.err() });
+    let request = Request::get("https://a.example/").body(()).unwrap();
+    let (response, _stream) = sender.send_request(request, true).unwrap();
+    let (mut socket, _) = target.request().await;
+    socket
+        .write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}", "x".repeat(100)).as_bytes())
+        .await
+        .unwrap();
+    let mut body = within(response).await.unwrap().into_body();
+    let mut got = 0;
+    while let Some(chunk) = within(body.data()).await {
+        got += chunk.unwrap().len();
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        body.flow_control().release_capacity(10.min(100 - got + 10)).ok();
+    }
+    assert_eq!(got, 100);
+    drop((sender, body));
+    let reasons = world.reasons(conn).await;
+    assert!(!reasons.contains(&Reason::Http2Flood), "{reasons:?}");
+    driving.abort();
+}
+
+/// PINGs without end.
+#[tokio::test]
+async fn a_flood_of_pings_is_a_flood() {
+    let settings = "certificates: { self_signed: true }\ntimeouts: { close: 100ms }";
+    let world = World::new(settings, tls_site(&[]));
+    let (tls, conn) = world.tls(&["h2"]).await;
+    let (mut reader, mut writer) = tokio::io::split(tls);
+    let reading = tokio::spawn(async move { drop(rest(&mut reader).await) });
+    writer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let ping = b"\0\0\x08\x06\0\0\0\0\0pingping";
+    let flood = ping.repeat(100);
+    for _ in 0..10_000 {
+        if writer.write_all(&flood).await.is_err() {
+            break;
+        }
+    }
+    let cause = world.cause(conn).await;
+    assert_eq!((cause.reason, cause.detail.as_deref()), (Reason::Http2Flood, Some("control_frames")));
+    drop(writer);
+    within(reading).await.unwrap();
+}
+
 /// A frame that breaks the protocol ends the connection with a reason of the client's.
 #[tokio::test]
 async fn a_protocol_error_is_the_client_s() {

@@ -171,17 +171,23 @@ impl ClientHelloReader {
 
     /// The bytes that are missing at least, the header of a further record included.
     fn missing(&self) -> usize {
-        let end = match *self.message.as_slice() {
-            [_, a, b, c, ..] => MESSAGE_HEADER + u32::from_be_bytes([0, a, b, c]) as usize,
-            _ => MESSAGE_HEADER + SHORTEST_BODY,
-        };
-        let missing = end.saturating_sub(self.message.len());
+        let missing = self.end().saturating_sub(self.message.len());
         if missing > self.left_in_record { missing + RECORD_HEADER } else { missing }
     }
 
-    /// The bytes that the hello will have taken at least.
+    /// The bytes that the hello will have taken at least. What came behind it in the same read is not its
+    /// own, and must not make it too large: in another read it would have come later.
     fn bytes_needed(&self) -> usize {
-        self.seen + self.missing()
+        let behind = self.message.len().saturating_sub(self.end());
+        self.seen - behind + self.missing()
+    }
+
+    /// Where the message ends; the least that is possible while its header is not whole.
+    fn end(&self) -> usize {
+        match *self.message.as_slice() {
+            [_, a, b, c, ..] => MESSAGE_HEADER + u32::from_be_bytes([0, a, b, c]) as usize,
+            _ => MESSAGE_HEADER + SHORTEST_BODY,
+        }
     }
 
     fn check_limit(&self) -> Result<(), ClientHelloError> {

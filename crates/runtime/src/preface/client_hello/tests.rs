@@ -328,6 +328,17 @@ fn alpn_is_kept_in_the_clients_order() {
     assert!(complete(&record(&message(&[]))).alpn.is_empty());
 }
 
+/// bytes behind a hello are trailing bytes, also where only they exceed the limit, however they came.
+#[test]
+fn bytes_behind_a_hello_do_not_make_it_too_large() {
+    let hello = message(&[]);
+    let limit = record(&hello).len() + 10;
+    let wire = record(&[hello.as_slice(), &[0; 100]].concat());
+    let trailing = Err(ClientHelloError::Invalid(HelloFault::TrailingBytes));
+    assert_eq!(ClientHello::parse(&wire, limit), trailing);
+    assert_eq!(piecewise(&wire, 0..wire.len(), limit), trailing);
+}
+
 proptest! {
     /// arbitrary bytes, also behind a valid beginning, never panic, and how they are cut
     /// never changes the verdict.
