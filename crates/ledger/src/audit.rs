@@ -232,10 +232,6 @@ impl Ledger {
             ),
         ];
         laws[1].holds &= recount == *tally;
-        let in_phase = |(key, slot): (&crate::HalfKey, &crate::ledger::LiveSlot)| {
-            self.own.half(*key).is_some_and(|half| half.phase == slot.phase())
-        };
-        laws[2].holds &= self.live.iter().all(in_phase);
         if self.role == Role::Inner {
             let sum = arrivals.pending + arrivals.verified + refused;
             laws.push(law(

@@ -291,6 +291,7 @@ impl Ledger {
             for change in changes {
                 apply(half, slot, change, seq, after);
             }
+            debug_assert_eq!(slot.phase, half.phase, "the slot's phase is the record's");
             half.bridged()
         });
         let current = current.flatten();
