@@ -125,7 +125,7 @@ async fn no_more_than_max_held_wait() -> Result<()> {
     assert_eq!(alert, rustls::AlertDescription::InternalError);
     pair.ended_with(from, "hold_full", "smartproxy").await?;
     let metrics = pair.metrics(Which::Smartproxy).await?;
-    assert_eq!(metrics.get("proxy_held_connections").copied(), Some(2.0));
+    assert_eq!(metrics.count("proxy_held_connections"), Some(2));
     // Those that were let wait are served when one comes.
     pair.restart(Which::Networkproxy).await?;
     for waiting in held {

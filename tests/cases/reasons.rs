@@ -131,7 +131,6 @@ async fn hop_connect_failed_when_the_last_dial_failed() -> Result<()> {
 
 /// A name that does not resolve.
 #[tokio::test]
-#[ignore = "fails: run by make known-bugs"]
 async fn target_resolve_failed_when_a_name_has_no_address() -> Result<()> {
     let address = Address::next();
     let route = Route::tcp_to("named", "no-such-host.invalid:9");
@@ -251,7 +250,6 @@ async fn an_unanswered_goodbye_ends_at_close_and_is_in_the_chain() -> Result<()>
 
 /// Without a free descriptor for the target, that is the reason, and the kernel began it.
 #[tokio::test]
-#[ignore = "fails: run by make known-bugs"]
 async fn out_of_file_descriptors_when_none_is_left_for_the_target() -> Result<()> {
     let address = Address::next();
     let target = Target::echo(address).await?;
@@ -271,7 +269,6 @@ async fn out_of_file_descriptors_when_none_is_left_for_the_target() -> Result<()
 
 /// A route's own deadlines rule its bridged connections too: networkproxy enforces what smartproxy's file says.
 #[tokio::test]
-#[ignore = "fails: run by make known-bugs"]
 async fn a_routes_own_deadlines_rule_in_networkproxy() -> Result<()> {
     let address = Address::next();
     let silent = Target::never_answers(address).await?;

@@ -177,10 +177,10 @@ impl Pair {
     }
 
     /// The metrics of a process: name with labels, as exported, to value.
-    pub async fn metrics(&self, which: Which) -> Result<BTreeMap<String, f64>> {
+    pub async fn metrics(&self, which: Which) -> Result<Metrics> {
         let (status, text) = fetch(self.metrics_address(which), "/metrics").await?;
         ensure!(status == 200, "/metrics answered {status}");
-        parse_metrics(&text)
+        Metrics::parse(&text)
     }
 
     /// The lines of a process's log that tell a connection's end.
@@ -195,15 +195,36 @@ pub fn cause_names(reason: &str, initiator: &str) -> (String, String) {
     (format!("REASON_{}", reason.to_uppercase()), format!("INITIATOR_{}", initiator.to_uppercase()))
 }
 
-/// A Prometheus text exposition: name with labels to value.
-pub fn parse_metrics(text: &str) -> Result<BTreeMap<String, f64>> {
-    let mut metrics = BTreeMap::new();
-    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let (name, value) = line.rsplit_once(' ').with_context(|| format!("a metric: {line}"))?;
-        let value = value.parse().with_context(|| format!("a value: {line}"))?;
-        ensure!(metrics.insert(name.to_owned(), value).is_none(), "exported twice: {name}");
+/// A Prometheus text exposition: name with labels, as exported, to value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metrics(BTreeMap<String, f64>);
+
+impl Metrics {
+    /// Reads one; a metric that is exported twice is an error.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut metrics = BTreeMap::new();
+        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let (name, value) = line.rsplit_once(' ').with_context(|| format!("a metric: {line}"))?;
+            let value = value.parse().with_context(|| format!("a value: {line}"))?;
+            ensure!(metrics.insert(name.to_owned(), value).is_none(), "exported twice: {name}");
+        }
+        Ok(Self(metrics))
     }
-    Ok(metrics)
+
+    /// A count: metrics are floating point by format, counts are whole.
+    pub fn count(&self, name: &str) -> Option<u64> {
+        self.0.get(name).map(|value| *value as u64)
+    }
+
+    /// The sum over every metric whose name with labels begins so.
+    pub fn sum(&self, start: &str) -> u64 {
+        self.0.iter().filter(|(name, _)| name.starts_with(start)).map(|(_, value)| *value as u64).sum()
+    }
+
+    /// Names with labels.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
 }
 
 /// A duration of the API in JSON, such as `1.500s`.

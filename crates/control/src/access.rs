@@ -133,9 +133,13 @@ pub(crate) fn audit<T>(who: &str, what: &str, subject: &str, result: &Result<T, 
 mod tests {
     use super::*;
 
-    fn access(listen: &str, reading: Reading, plaintext: Plaintext) -> Result<Access, OffLoopback> {
-        let place = tempfile::tempdir().unwrap().keep();
-        let file = TokenFile::new(place.join("control.token"));
+    fn access(
+        place: &tempfile::TempDir,
+        listen: &str,
+        reading: Reading,
+        plaintext: Plaintext,
+    ) -> Result<Access, OffLoopback> {
+        let file = TokenFile::new(place.path().join("control.token"));
         std::fs::write(file.path(), "sixteen-letters-or-more\n").unwrap();
         Access::new(listen.parse().unwrap(), file, reading, plaintext)
     }
@@ -150,11 +154,12 @@ mod tests {
 
     #[test]
     fn reading_is_open_on_loopback_unless_it_is_closed() {
-        let open = access("127.0.0.1:0", Reading::Open, Plaintext::Refused).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let open = access(&place, "127.0.0.1:0", Reading::Open, Plaintext::Refused).unwrap();
         assert!(open.may_read(&call(None)).is_ok());
-        assert!(access("[::1]:0", Reading::Open, Plaintext::Refused).is_ok());
-        assert!(access("[::ffff:127.0.0.1]:0", Reading::Open, Plaintext::Refused).is_ok());
-        let closed = access("127.0.0.1:0", Reading::NeedsToken, Plaintext::Refused).unwrap();
+        assert!(access(&place, "[::1]:0", Reading::Open, Plaintext::Refused).is_ok());
+        assert!(access(&place, "[::ffff:127.0.0.1]:0", Reading::Open, Plaintext::Refused).is_ok());
+        let closed = access(&place, "127.0.0.1:0", Reading::NeedsToken, Plaintext::Refused).unwrap();
         assert!(closed.may_read(&call(None)).is_err());
         assert!(closed.may_read(&call(Some("Bearer sixteen-letters-or-more"))).is_ok());
     }
@@ -162,17 +167,19 @@ mod tests {
     /// P10: no port off loopback without somebody's decision, and then never open.
     #[test]
     fn off_loopback_is_refused_or_needs_the_token_for_everything() {
+        let place = tempfile::tempdir().unwrap();
         for listen in ["0.0.0.0:7800", "[::]:7800", "10.0.0.1:7800", "192.0.2.1:0"] {
-            let refused = access(listen, Reading::Open, Plaintext::Refused).unwrap_err();
+            let refused = access(&place, listen, Reading::Open, Plaintext::Refused).unwrap_err();
             assert!(refused.to_string().contains("allow_plaintext"), "{refused}");
-            let allowed = access(listen, Reading::Open, Plaintext::Allowed).unwrap();
+            let allowed = access(&place, listen, Reading::Open, Plaintext::Allowed).unwrap();
             assert_eq!(allowed.reading(), Reading::NeedsToken);
         }
     }
 
     #[test]
     fn changing_needs_the_token_and_says_where_it_is() {
-        let access = access("127.0.0.1:0", Reading::Open, Plaintext::Refused).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let access = access(&place, "127.0.0.1:0", Reading::Open, Plaintext::Refused).unwrap();
         let missing = access.authorize(&call(None)).unwrap_err();
         assert_eq!(missing.code(), tonic::Code::Unauthenticated);
         assert!(missing.message().contains("control.token"), "{missing}");

@@ -16,7 +16,8 @@ use std::time::Duration;
 use ledger::{Armed, Change, Class, DeadlineName, HopCount, LegName, Limit, Phase, Reason, Restart};
 
 use crate::buffer;
-use crate::leg::{Leg, News};
+use crate::evidence::News;
+use crate::leg::Leg;
 use crate::tracked::TrackedConnection;
 
 /// Pauses between two looks at a send queue, which has no event: the first and the longest.

@@ -226,11 +226,11 @@ impl TrackedConnection {
     }
 
     /// One piece of a leg's news as an observation.
-    pub fn observation_of(&self, news: &crate::leg::News, leg: LegName) -> Observation {
+    pub fn observation_of(&self, news: &crate::evidence::News, leg: LegName) -> Observation {
         let observation = self.observation_at(news.reason(leg), Some(leg), news.at());
         match news {
-            crate::leg::News::Failed(failure) => observation.with_detail(failure.error().to_string()),
-            crate::leg::News::Closed { .. } => observation,
+            crate::evidence::News::Failed(failure) => observation.with_detail(failure.error().to_string()),
+            crate::evidence::News::Closed { .. } => observation,
         }
     }
 
