@@ -156,9 +156,11 @@ async fn metrics_have_the_agreed_names_and_say_what_the_books_say() -> Result<()
     assert_eq!(ending, Ending::Reset);
     // Logged and counted at settlement, a moment after.
     let closed = "proxy_connections_settled_total{reason=\"client_closed\",initiator=\"client\"}";
+    let entry = "proxy_entry_connections_closed_total{entry=\"app\"}";
     for which in e2e::BOTH {
         until("its end is counted", SOON, async || {
-            (pair.metrics(which).await.ok()?.count(closed) == Some(1)).then_some(())
+            let metrics = pair.metrics(which).await.ok()?;
+            [closed, entry].iter().all(|name| metrics.count(name) == Some(1)).then_some(())
         })
         .await?;
     }

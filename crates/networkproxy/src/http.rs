@@ -133,6 +133,8 @@ where
         .max_concurrent_streams(limits.max_concurrent_streams)
         .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
         .max_send_buf_size(SEND_BUFFER)
+        .initial_connection_window_size(Activity::WINDOW)
+        .initial_stream_window_size(Activity::WINDOW)
         .serve_connection(socket, service_fn(move |request| exchange(Arc::clone(&requests), request)));
     let mut http = WithStreams::new(http, streams);
     attend(&mut http, &conversation, attendance).await

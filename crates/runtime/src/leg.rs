@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::evidence::{Evidence, Failure, News};
 use crate::leg_io::LegIo;
-use crate::socket::SendQueue;
+use crate::socket::{Keepalive, SendQueue};
 
 /// The most that a protocol says when it ends: two TLS records with an alert, an HTTP/2 GOAWAY.
 const GOODBYE_BYTES: u64 = 512;
@@ -209,6 +209,11 @@ impl Leg {
     /// Is a [`LegIo`] of it still somewhere?
     pub(crate) fn is_shared(&self) -> bool {
         Arc::strong_count(&self.wire) > 1
+    }
+
+    /// Takes a silent peer for gone after another time than the socket was born with.
+    pub fn keep_alive(&self, keepalive: Keepalive) {
+        ignore(keepalive.set(SockRef::from(&self.wire.stream)));
     }
 
     /// Lets a peer that answers, but takes no bytes, do so for `limit`: by itself `TCP_USER_TIMEOUT` ends a

@@ -37,9 +37,22 @@ pub struct SendQueue {
 }
 
 impl Keepalive {
-    /// Probes after `idle`, and gives unanswered bytes as long.
-    pub const fn every(idle: Duration) -> Self {
-        Self { idle, user_timeout: idle }
+    /// A peer that answers nothing for `limit` is gone.
+    ///
+    /// Probing begins at half of it, because with a user timeout set the kernel no longer counts probes: one
+    /// lost probe would be fatal if the first one were sent when the time is up (`tcp_keepalive_timer`).
+    pub fn within(limit: Duration) -> Self {
+        Self { idle: (limit / 2).max(Duration::from_secs(1)), user_timeout: limit }
+    }
+
+    /// Sets it on a socket, from now on.
+    pub(crate) fn set(self, socket: SockRef<'_>) -> io::Result<()> {
+        let Self { idle, user_timeout } = self;
+        let interval = (idle / 6).max(Duration::from_secs(1));
+        socket.set_tcp_keepalive(
+            &TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(6),
+        )?;
+        socket.set_tcp_user_timeout(Some(user_timeout))
     }
 }
 
@@ -67,14 +80,10 @@ pub fn set_from_birth(socket: &impl AsFd, keepalive: Option<Keepalive>) -> io::R
     let socket = SockRef::from(socket);
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_tcp_nodelay(true)?;
-    if let Some(Keepalive { idle, user_timeout }) = keepalive {
-        let interval = (idle / 6).max(Duration::from_secs(1));
-        socket.set_tcp_keepalive(
-            &TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(6),
-        )?;
-        socket.set_tcp_user_timeout(Some(user_timeout))?;
+    match keepalive {
+        Some(keepalive) => keepalive.set(socket),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The first 160 bytes of `struct tcp_info` (`linux/tcp.h`), which every kernel since 4.6 fills: an array,

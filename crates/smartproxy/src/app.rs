@@ -39,7 +39,8 @@ pub(crate) struct App {
     pub(crate) counts: Counts,
     entries: HashMap<Arc<str>, EntryState>,
     resolver: Resolver,
-    keepalive: Keepalive,
+    /// What accepted sockets are born with.
+    pub(crate) keepalive: Keepalive,
     sources: SourceSpread,
     attempts: AtomicU64,
 }
@@ -119,12 +120,13 @@ impl App {
         &self,
         target: &TargetAddress,
         until: Duration,
+        keepalive: Keepalive,
     ) -> Result<Dialled, DialFault> {
         let addresses = match &target.host {
             TargetHost::Address(ip) => vec![SocketAddr::new(*ip, target.port)],
             TargetHost::Name(name) => self.resolver.resolve(name, target.port).await?,
         };
-        let options = DialOptions { keepalive: Some(self.keepalive), sources: None };
+        let options = DialOptions { keepalive: Some(keepalive), sources: None };
         Ok(runtime::dial(&addresses, until, options, self.manager.clock()).await?)
     }
 

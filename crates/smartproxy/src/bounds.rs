@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use config::{EntryTimeouts, Sourced, Timeouts};
 use ledger::Limit;
-use runtime::{FarewellLimits, Mode, RelayOptions};
+use runtime::{FarewellLimits, Keepalive, Mode, RelayOptions};
 
 /// The deadlines before an entry is known.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ pub(crate) struct EntryBounds {
     pub(crate) inactivity: Limit,
     pub(crate) max_lifetime: Limit,
     pub(crate) jitter: f64,
+    pub(crate) keepalive: Keepalive,
     pub(crate) relay: RelayOptions,
     pub(crate) farewell: FarewellLimits,
 }
@@ -54,6 +55,7 @@ impl EntryBounds {
             inactivity: limit(&timeouts.inactivity),
             max_lifetime: Limit { value: max_lifetime, source: source(&timeouts.max_lifetime) },
             jitter,
+            keepalive: Keepalive::within(timeouts.tcp_keepalive.value),
             relay: RelayOptions {
                 mode: Mode::default(),
                 half_close: limit(&timeouts.half_close),

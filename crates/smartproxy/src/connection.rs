@@ -73,6 +73,9 @@ async fn live(
         Ok(state) => state,
         Err(reason) => return refuse(tracked, client, reason, alert_for(reason, &initial), limits),
     };
+    if state.bounds.keepalive != app.keepalive {
+        client.keep_alive(state.bounds.keepalive);
+    }
     match &state.entry.transport {
         Transport::Block => {
             let alert = alert_for(Reason::RouteBlocked, &initial);
@@ -159,7 +162,7 @@ async fn relay_to_target(
 
     let until = tracked.next_expiry().unwrap_or(std::time::Duration::MAX);
     let dialled = tokio::select! {
-        dialled = app.dial_target(address, until) => dialled,
+        dialled = app.dial_target(address, until, bounds.keepalive) => dialled,
         () = left(&client, &initial) => return left_before_connect(tracked, client, None, &bounds.farewell),
         armed = tracked.expired() => {
             return expired(tracked, client, None, &armed, Reason::TargetConnectTimeout, &bounds.farewell);

@@ -63,7 +63,7 @@ pub(crate) fn start(
 
     let control_listener = bind_exclusive(settings.control.listen, "control")?;
     let metrics_listener = bind_exclusive(settings.metrics.listen, "metrics")?;
-    let keepalive = Keepalive::every(settings.timeouts.tcp_keepalive.value);
+    let keepalive = Keepalive::within(settings.timeouts.tcp_keepalive.value);
     let mut bound = Vec::new();
     for port in table.listeners() {
         let found = Bound::bind_all(&settings.bind, port.port, Sharing::Exclusive, Some(keepalive));

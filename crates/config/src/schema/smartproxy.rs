@@ -129,7 +129,7 @@ static TIMEOUTS: [Key; 12] = [
     deadline(
         "tcp_keepalive",
         "60s",
-        "Silence before TCP keep-alive probes, and `TCP_USER_TIMEOUT`: a vanished client is noticed.",
+        "A peer that acknowledges nothing for this long is gone (`TCP_USER_TIMEOUT`). A silent one is probed after half of it, six times before the time is up.",
     ),
     key(
         "jitter",

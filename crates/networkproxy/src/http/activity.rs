@@ -37,6 +37,8 @@ pub struct Activity {
     bodies: Mutex<Vec<Weak<AtomicU64>>>,
     /// Bytes that came since a request last made progress.
     fruitless: AtomicU64,
+    /// When the first of them came.
+    fruitless_since: AtomicU64,
     served: AtomicBool,
     plain_end: AtomicBool,
     /// One of the above changed in a way that a deadline may come earlier now.
@@ -44,9 +46,15 @@ pub struct Activity {
 }
 
 impl Activity {
-    /// PING, SETTINGS and other frames that ask for nothing may add up to this between two steps of requests
-    /// some 15,000 PINGs.
-    pub const MOST_FRUITLESS: u64 = 256 * 1024;
+    /// What a client may send of bodies before somebody takes it: HTTP/2's flow control (RFC 9113, 5.2), for
+    /// each stream and for the connection.
+    pub const WINDOW: u32 = 1024 * 1024;
+    /// PING, SETTINGS and other frames that ask for nothing may add up to 256 KiB (some 15,000 PINGs) beyond
+    /// that window between two steps of requests, within [`Activity::FRUITLESS_WITHIN`].
+    pub const MOST_FRUITLESS: u64 = Self::WINDOW as u64 + 256 * 1024;
+    /// A client that takes longer for them than this may go on: whoever asks every second whether we live is
+    /// no flood.
+    const FRUITLESS_WITHIN: Duration = Duration::from_secs(10);
 
     /// Of a connection on which HTTP begins now. How long its requests take goes into `durations`.
     pub fn new(clock: Clock, traffic: Arc<Traffic>, durations: Arc<Histogram>) -> Self {
@@ -63,6 +71,7 @@ impl Activity {
             awaited: Mutex::default(),
             bodies: Mutex::default(),
             fruitless: AtomicU64::new(0),
+            fruitless_since: AtomicU64::new(0),
             served: AtomicBool::new(false),
             plain_end: AtomicBool::new(false),
             turned: AtomicBool::new(true),
@@ -172,8 +181,16 @@ impl Activity {
 
     fn bytes_came(&self, count: u64) {
         let before = self.fruitless.fetch_add(count, Relaxed);
-        if before < Self::MOST_FRUITLESS && before + count >= Self::MOST_FRUITLESS {
-            self.turned.store(true, Relaxed);
+        if before == 0 {
+            self.fruitless_since.store(self.now(), Relaxed);
+        }
+        if before + count >= Self::MOST_FRUITLESS {
+            let took = self.now().saturating_sub(self.fruitless_since.load(Relaxed));
+            if took > Self::FRUITLESS_WITHIN.as_nanos() as u64 {
+                self.progressed();
+            } else {
+                self.turned.store(true, Relaxed);
+            }
         }
         if self.open() == 0 && self.head_since.load(Relaxed) == 0 {
             self.head_since.store(self.now(), Relaxed);

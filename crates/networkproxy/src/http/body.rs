@@ -118,7 +118,11 @@ impl Body for RequestBody {
         let polled = Pin::new(&mut body.incoming).poll_frame(cx);
         if let Poll::Ready(frame) = &polled {
             let now = nanos(body.activity.clock().active());
-            body.activity.progressed();
+            // An empty frame is none: they may come for ever (CVE-2019-9518).
+            let is_empty = |frame: &Frame<Bytes>| frame.data_ref().is_some_and(Bytes::is_empty);
+            if !matches!(frame, Some(Ok(frame)) if is_empty(frame)) {
+                body.activity.progressed();
+            }
             body.upload.progress.store(now, Relaxed);
             match frame {
                 Some(Err(_)) => body.upload.broken.store(true, Relaxed),

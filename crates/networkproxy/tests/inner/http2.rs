@@ -210,7 +210,7 @@ async fn a_stream_whose_window_opens_now_and_then_is_served() {
     let (mut sender, connection) = builder.initial_window_size(10).handshake::<_, Bytes>(tls).await.unwrap();
     let driving = tokio::spawn(async move { connection.await.err() });
     let request = Request::get("https://a.example/").body(()).unwrap();
-    let (response, _stream) = sender.send_request(request, true).unwrap();
+    let (response, stream) = sender.send_request(request, true).unwrap();
     let (mut socket, _) = target.request().await;
     socket
         .write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{}", "x".repeat(100)).as_bytes())
@@ -225,7 +225,7 @@ async fn a_stream_whose_window_opens_now_and_then_is_served() {
         body.flow_control().release_capacity(count).unwrap();
     }
     assert_eq!(got, 100);
-    drop((sender, body));
+    drop((sender, stream, body));
     let reasons = world.reasons(conn).await;
     assert!(!reasons.contains(&Reason::Http2Flood), "{reasons:?}");
     driving.abort();

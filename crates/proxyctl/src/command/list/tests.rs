@@ -46,9 +46,9 @@ fn eighty_columns_are_enough_for_what_matters_most() {
     let mut page = Page::new(Output::Table);
     page.write(&[connection(), closed()], &mut Screen::new(&mut out, looks)).unwrap();
     let expected = "\
-ID               AGE  PHASE     CLIENT          ROUTE    END
-0123456789ab  12m04s  http_ac…  192.0.2.7:512…  app-api  response due
-0123456789ab  12m04s  closed    192.0.2.7:512…  app-api  client_reset
+ID               AGE  PHASE     CLIENT          NAME        ROUTE   END
+0123456789ab  12m04s  http_ac…  192.0.2.7:512…  app.examp…  app-a…  response due
+0123456789ab  12m04s  closed    192.0.2.7:512…  app.examp…  app-a…  client_reset
 ";
     assert_eq!(String::from_utf8(out).unwrap(), expected);
 }
