@@ -52,10 +52,6 @@ chaos: build clients ## ROUNDS random crashes, stops and cuts of the real proces
 soak: build clients ## Thousands of idle bridged connections for SECONDS_IDLE; memory per connection.
 	SOAK_SECONDS=$(SECONDS_IDLE) $(CARGO) test --locked -p e2e --test cases soak -- --ignored --nocapture
 
-.PHONY: known-bugs
-known-bugs: build clients ## The process tests that fail today, each a bug to be mended.
-	$(CARGO) test --locked -p e2e --test cases -- --ignored reasons:: telling::
-
 .PHONY: static
 static: ## Static glibc binaries for the container image.
 	env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS \

@@ -114,3 +114,16 @@ pub async fn echo(stream: &mut (impl AsyncRead + tokio::io::AsyncWrite + Unpin),
 pub fn will_reset(stream: &TcpStream) -> Result<()> {
     Ok(SockRef::from(stream).set_linger(Some(Duration::ZERO))?)
 }
+
+/// Loses every packet that arrives for this socket from now on, so that its kernel acknowledges nothing: a filter that
+/// passes no byte (socket(7)).
+pub fn lose_packets(stream: &TcpStream) -> Result<()> {
+    // BPF_RET | BPF_K (linux/bpf_common.h).
+    let pass_nothing = socket2::SockFilter::new(0x06, 0, 0, 0);
+    Ok(socket2::SockRef::from(stream).attach_filter(&[pass_nothing])?)
+}
+
+/// Packets arrive again.
+pub fn find_packets(stream: &TcpStream) -> Result<()> {
+    Ok(socket2::SockRef::from(stream).detach_filter()?)
+}

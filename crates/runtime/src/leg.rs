@@ -213,7 +213,7 @@ impl Leg {
 
     /// Takes a silent peer for gone after another time than the socket was born with.
     pub fn keep_alive(&self, keepalive: Keepalive) {
-        ignore(keepalive.set(SockRef::from(&self.wire.stream)));
+        ignore(keepalive.set(&SockRef::from(&self.wire.stream)));
     }
 
     /// Lets a peer that answers, but takes no bytes, do so for `limit`: by itself `TCP_USER_TIMEOUT` ends a

@@ -46,7 +46,7 @@ impl Keepalive {
     }
 
     /// Sets it on a socket, from now on.
-    pub(crate) fn set(self, socket: SockRef<'_>) -> io::Result<()> {
+    pub(crate) fn set(self, socket: &SockRef<'_>) -> io::Result<()> {
         let Self { idle, user_timeout } = self;
         let interval = (idle / 6).max(Duration::from_secs(1));
         socket.set_tcp_keepalive(
@@ -81,7 +81,7 @@ pub fn set_from_birth(socket: &impl AsFd, keepalive: Option<Keepalive>) -> io::R
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_tcp_nodelay(true)?;
     match keepalive {
-        Some(keepalive) => keepalive.set(socket),
+        Some(keepalive) => keepalive.set(&socket),
         None => Ok(()),
     }
 }

@@ -225,10 +225,9 @@ async fn attempt(
         return Attempted::Through(hop);
     }
     tokio::select! {
-        answered = hop.answered() => match answered {
-            true => Attempted::Through(hop),
-            false => Attempted::Failed(None),
-        },
+        answered = hop.answered() => {
+            if answered { Attempted::Through(hop) } else { Attempted::Failed(None) }
+        }
         () = suspect(app, proxy.instance) => Attempted::Failed(None),
         over = interrupted(tracked, client, initial) => interrupted_attempt(over, hop),
     }
@@ -333,7 +332,6 @@ async fn relay_over_hop(
 }
 
 /// The wait was in vain: tells the client and says why.
-#[expect(clippy::too_many_arguments, reason = "every fact of the refusal, once")]
 fn no_network_proxy(
     tracked: &mut TrackedConnection,
     client: Leg,
