@@ -63,7 +63,9 @@ pub enum AloneBecause {
 /// The cause of a pair: the better evidence of the two ends.
 ///
 /// Order: hard evidence with the hop open before it; hard after a hop FIN; orderly with the hop open before
-/// it; orderly after a hop FIN. What follows a hop reset is a consequence. Ties: by [`Class`], then the front.
+/// it; orderly after a hop FIN. What follows a hop reset is a consequence. Ties: by [`Class`], then what one of
+/// our processes decided before an outside FIN (whoever hears our goodbye first answers it with a FIN, which
+/// the front may read before the hop's), then the front.
 pub fn root_cause(front: &End, inner: &End) -> Termination {
     let (winner, winner_role, other, other_role) = match (rank(front), rank(inner)) {
         (f, i) if i > f => (inner, Role::Inner, front, Role::Front),
@@ -108,14 +110,16 @@ pub fn only(own: &End, role: Role) -> Termination {
 }
 
 /// Larger is better evidence; 0 is none.
-fn rank(end: &End) -> (u8, Class) {
-    match end.key() {
-        None | Some((_, HopState::Reset)) => (0, Class::Consequence),
-        Some((o, HopState::Open)) if o.class.is_hard() => (4, o.class),
-        Some((o, HopState::Fin)) if o.class.is_hard() => (3, o.class),
-        Some((o, HopState::Open)) => (2, o.class),
-        Some((o, HopState::Fin)) => (1, o.class),
-    }
+fn rank(end: &End) -> (u8, Class, bool) {
+    let (level, of) = match end.key() {
+        None | Some((_, HopState::Reset)) => return (0, Class::Consequence, false),
+        Some((o, HopState::Open)) if o.class.is_hard() => (4, o),
+        Some((o, HopState::Fin)) if o.class.is_hard() => (3, o),
+        Some((o, HopState::Open)) => (2, o),
+        Some((o, HopState::Fin)) => (1, o),
+    };
+    let decided = matches!(of.initiator, Initiator::Smartproxy | Initiator::Networkproxy);
+    (level, of.class, of.class == Class::Orderly && decided)
 }
 
 /// The cause of an end that saw nothing but the hop.

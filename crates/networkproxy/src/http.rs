@@ -21,7 +21,7 @@ use bytes::Bytes;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use ledger::{Armed, DeadlineName, LegName, Phase, Restart};
+use ledger::{Armed, DeadlineName, LegName, Phase, Reason, Restart};
 use runtime::{CloseMode, CloseOrder, Goodbye, Leg, TrackedConnection};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
@@ -183,6 +183,7 @@ enum Event {
     Http(hyper::Result<()>),
     Ordered(CloseOrder),
     Draining,
+    Told,
     Hop,
     Expired(Armed),
     Outdated,
@@ -212,6 +213,11 @@ async fn attend<H: Http>(http: &mut H, conversation: &Conversation, attendance: 
             Event::Draining => {
                 last = Last::Begun;
                 http.wind_down();
+            }
+            // From here on the client may go as soon as it has heard us: that it does is not the cause.
+            Event::Told => {
+                tracked.observe_leg(hop);
+                tracked.observe(tracked.observation(Reason::Drained, None));
             }
             Event::Ordered(CloseOrder { mode: CloseMode::Graceful, observation }) => {
                 let order = CloseOrder { mode: CloseMode::Graceful, observation };
@@ -243,6 +249,7 @@ async fn attend<H: Http>(http: &mut H, conversation: &Conversation, attendance: 
                     (Some(_), ..) => Over::Concluded(Goodbye::Reset),
                     (None, Some(cut), _) => Over::Because(cut),
                     (None, None, Err(error)) => Over::Because(Ended::Http(error)),
+                    (None, None, Ok(())) if last == Last::Told => Over::Because(Ended::Hop),
                     (None, None, Ok(())) if hop.evidence().fin.is_some() => Over::Because(Ended::Hop),
                     (None, None, Ok(())) if activity.saw_end() => Over::Because(Ended::ClientClosed),
                     (None, None, Ok(())) if last == Last::Begun => Over::Because(Ended::Drained),
@@ -279,6 +286,8 @@ enum Last {
     Awaited,
     /// No further request is taken.
     Begun,
+    /// The last one is answered, and the client knows.
+    Told,
 }
 
 /// What a connection waits for beside its HTTP.
@@ -312,6 +321,10 @@ async fn next<H: Http>(
                 *last = Last::Begun;
                 http.wind_down();
                 continue;
+            }
+            if *last == Last::Begun && !leaving && activity.open() == 0 {
+                *last = Last::Told;
+                return Poll::Ready(Event::Told);
             }
             if !leaving && let Poll::Ready(order) = ordered.as_mut().poll(cx) {
                 return Poll::Ready(Event::Ordered(order));

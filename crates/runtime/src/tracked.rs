@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::{
-    Armed, Attempt, Change, Class, ConnectionId, DeadlineName, Deadlines, Ending, HalfKey, HopCount, LegName,
-    Limit, Now, Observation, Phase, Reason, RecordError, Restart, Role, Traffic,
+    Armed, Attempt, Change, Class, ConnectionId, DeadlineName, Deadlines, Direction, Ending, HalfKey,
+    HopCount, LegName, Limit, Now, Observation, Phase, Reason, RecordError, Restart, Role, Traffic,
 };
 use tokio::net::TcpStream;
 
@@ -263,6 +263,10 @@ impl Drop for TrackedConnection {
             let panicked = self.observation(Reason::Panicked, None);
             self.observe(panicked);
         }
-        self.end(HopCount::default(), 0);
+        // The hop's socket was not asked: what was counted passed, what came after it is not known.
+        let traffic = self.traffic();
+        let (sent, received) =
+            (traffic.bytes(LegName::Hop, Direction::Out), traffic.bytes(LegName::Hop, Direction::In));
+        self.end(HopCount { sent, received, read_to_eof: false }, 0);
     }
 }

@@ -68,6 +68,10 @@ fn ties_go_by_class_and_then_to_the_front() {
     assert_eq!(joined(&[ClientReset], &[InactivityTimeout]), InactivityTimeout);
     assert_eq!(joined(&[ClientReset], &[TargetReset]), ClientReset);
     assert_eq!(joined(&[ClientClosed], &[TargetClosed]), ClientClosed);
+    // the answer to our goodbye does not become the cause because it was read before the hop's FIN.
+    assert_eq!(joined(&[ClientClosed, HopClosed], &[Drained, HopClosed]), Drained);
+    assert_eq!(joined(&[ClientClosed, HopClosed], &[Finished, HopClosed]), Finished);
+    assert_eq!(joined(&[ClientClosed], &[HopClosed, Finished]), ClientClosed);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ledger::{DeadlineName, HopCount, Observation, Phase, Reason, Restart, Role};
+use ledger::{DeadlineName, Direction, HopCount, LegName, Observation, Phase, Reason, Restart, Role};
 use runtime::{CloseMode, CloseOrder};
 
 use crate::rig::{PATIENCE, Process, limit, observed, reason, until, within};
@@ -32,8 +32,14 @@ async fn a_dropped_owner_ends_its_record_with_what_it_saw() {
     let process = Process::start(Role::Front);
     let (tracked, ..) = process.accept().await;
     let key = tracked.key();
+    tracked.traffic().moved(LegName::Hop, Direction::Out, 7, Duration::ZERO);
+    tracked.traffic().moved(LegName::Hop, Direction::In, 5, Duration::ZERO);
     drop(tracked);
-    assert_eq!(reason(&process.manager.ledger().half(key).unwrap()), Reason::Abandoned);
+    let half = process.manager.ledger().half(key).unwrap();
+    assert_eq!(reason(&half), Reason::Abandoned);
+    // What passed the hop is not forgotten: the other half's count would contradict it.
+    let hop = half.end.as_ref().unwrap().value.hop;
+    assert_eq!(hop, HopCount { sent: 7, received: 5, read_to_eof: false });
     let (mut tracked, ..) = process.accept().await;
     let key = tracked.key();
     tracked.observe(tracked.observation(Reason::NoRoute, None));
