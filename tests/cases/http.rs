@@ -177,7 +177,7 @@ async fn a_responses_trailers_and_hints_pass() -> Result<()> {
     pair.teardown().await
 }
 
-/// R-28, P4: large bodies arrive whole, and the bytes on the hop agree.
+/// P4: large bodies arrive whole, and the bytes on the hop agree.
 #[tokio::test]
 async fn large_bodies_arrive_whole_in_both_directions() -> Result<()> {
     const SIZE: usize = 3 << 20;

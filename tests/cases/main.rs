@@ -8,6 +8,7 @@ mod books;
 mod chaos;
 mod command_line;
 mod crash;
+mod documents;
 mod drain;
 mod endings;
 mod hop;

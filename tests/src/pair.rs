@@ -384,7 +384,8 @@ impl Pair {
         Ok(())
     }
 
-    /// The audit of one process, when it has come to rest: every law holds, every close is settled, no alarm.
+    /// The audit of one process, when it has come to rest: every law holds, every close is settled, no alarm. R-09: no
+    /// record outlived its sockets, and no sweep had to repair anything.
     pub async fn settled_and_balanced(&self, which: Which, expected: &Expected) -> Result<Value> {
         let request = json!({ "wait": "10s" });
         let audit = self.call(which, "proxy.admin.v1.ConnectionService/Audit", &request).await?;
@@ -441,6 +442,7 @@ impl Pair {
         })
     }
 
+    /// descriptors and tasks are those of a process that carries nobody.
     async fn back_at_baseline(&self, which: Which) -> Result<()> {
         let member = self.member(which);
         let Some(baseline) = member.baseline else { return Ok(()) };

@@ -368,6 +368,3 @@ pub struct UpgradedTarget {
     /// Read already, after the response head.
     pub read_ahead: Bytes,
 }
-
-#[cfg(test)]
-mod tests;

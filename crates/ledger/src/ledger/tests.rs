@@ -84,3 +84,23 @@ fn an_end_holds_no_text_that_the_wire_would_clip() {
     assert_eq!(rule.limit.len(), Rule::LONGEST_NAME);
     assert_eq!(rule.source.len(), Rule::LONGEST_SOURCE);
 }
+
+/// no batch bounds the rate of closes: fifty thousand that end at once are gone when the last close returns.
+#[test]
+fn fifty_thousand_closes_leave_at_once() {
+    let mut ledger = Ledger::new(FRONT, Role::Front, LedgerLimits::default(), Rhythm::default());
+    let at = now(Duration::ZERO);
+    for id in 1..=50_000 {
+        ledger.open_front(ConnectionId(id), accept(), at).unwrap();
+    }
+    assert_eq!(ledger.counters(at).connected_clients, 50_000);
+    let start = std::time::Instant::now();
+    for id in 1..=50_000 {
+        let seen = Observation::new(Role::Front, Reason::ClientClosed, Some(LegName::Client), Duration::ZERO);
+        let ending = Ending { observations: vec![seen], ..Ending::default() };
+        ledger.close(front_key(id), ending, at).unwrap();
+    }
+    let counters = ledger.counters(at);
+    assert_eq!((counters.connected_clients, counters.settling), (0, 0));
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}

@@ -56,6 +56,31 @@ async fn a_connection_that_went_stale_while_idle_costs_nothing() {
     }
 }
 
+/// of two connections with the same key the older one dies late: the newer one stays in the pool.
+#[tokio::test]
+async fn an_older_connection_s_end_does_not_take_a_newer_one_away() {
+    let target = Target::listen().await;
+    let world = World::new("", site(&[target.address]));
+    let (mut one, mut two) = (world.http().await, world.http().await);
+    one.send(GET).await;
+    let (mut older, _) = target.request().await;
+    two.send(GET).await;
+    let (mut newer, _) = target.request().await;
+    for (front, socket) in [(&mut one, &mut older), (&mut two, &mut newer)] {
+        socket.write_all(OK.as_bytes()).await.unwrap();
+        assert_eq!(front.response().await.status(), 200);
+    }
+    until("both are idle", || world.inside.pool.counts().idle == 2).await;
+    drop(older);
+    until("the older one is gone", || world.inside.pool.counts().open == 1).await;
+    assert_eq!(world.inside.pool.counts().idle, 1);
+    two.send(GET).await;
+    head(&mut newer).await;
+    newer.write_all(OK.as_bytes()).await.unwrap();
+    assert_eq!(two.response().await.status(), 200);
+    assert!(target.is_untouched());
+}
+
 /// the target closes a reused connection without a byte: a request that changes nothing is sent again
 /// on a fresh one, once; a body is never sent twice.
 #[tokio::test]

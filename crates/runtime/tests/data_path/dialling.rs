@@ -1,6 +1,8 @@
 //! Dialling: every error its reason.
 
+use std::future::Future as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::task::Poll;
 use std::time::Duration;
 
 use ledger::{LegName, Reason};
@@ -80,4 +82,37 @@ async fn no_address_is_an_error_of_its_own() {
     let clock = clock();
     let error = dial(&[], clock.active() + PATIENCE, DialOptions::default(), &clock).await.unwrap_err();
     assert_eq!((error, error.reason(LegName::Target)), (DialError::NoAddress, Reason::TargetUnreachable));
+}
+
+/// a dial that is dropped, at whichever step, leaves no socket behind.
+#[tokio::test]
+async fn a_dropped_dial_leaves_no_socket() {
+    let clock = clock();
+    let open = listener();
+    let address = open.local_addr().unwrap();
+    for steps in 0..20 {
+        let until = clock.active() + PATIENCE;
+        let addresses = [address];
+        let mut dialling = Box::pin(dial(&addresses, until, DialOptions::default(), &clock));
+        for _ in 0..steps {
+            let step = std::future::poll_fn(|cx| Poll::Ready(dialling.as_mut().poll(cx).is_ready()));
+            if step.await {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(dialling);
+    }
+    // Ours among the kernel's: those towards the listener that are connecting or connected.
+    let towards = format!("0100007F:{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let ours: Vec<&str> = table
+        .lines()
+        .filter(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            // Columns: slot, local, remote, state; 01 is ESTABLISHED, 02 SYN_SENT.
+            words.get(2) == Some(&towards.as_str()) && matches!(words.get(3), Some(&"01" | &"02"))
+        })
+        .collect();
+    assert!(ours.is_empty(), "{ours:#?}");
 }
