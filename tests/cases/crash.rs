@@ -296,8 +296,9 @@ async fn ends_during_a_cut_settle_alone_and_the_truth_follows() -> Result<()> {
         let record = stage.pair.settled(Which::Networkproxy, from).await?;
         let cause = &record["inner"]["settlement"]["cause"];
         assert_eq!(cause["reason"], reason, "a settled cause never changes: {record:#}");
-        let late = record["inner"]["settlement"]["late_evidence"].to_string();
-        ensure!(late.contains("smartproxy: client_"), "the truth follows: {record:#}");
+        for place in [&record["inner"]["settlement"]["late_evidence"], &record["termination"]["chain"]] {
+            ensure!(place.to_string().contains("smartproxy: client_"), "the truth follows: {record:#}");
+        }
     }
     drop(staying);
     stage.pair.teardown().await

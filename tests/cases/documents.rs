@@ -37,7 +37,7 @@ fn every_file_that_a_page_names_exists() -> Result<()> {
             );
         }
     }
-    ensure!(named > 50, "only {named} names were found");
+    ensure!(named > 30, "only {named} names were found");
     Ok(())
 }
 

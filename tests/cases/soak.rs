@@ -106,10 +106,16 @@ async fn soak(count: u64, time: Duration) -> Result<()> {
         eprintln!("{which:?}: {} MiB empty, {} MiB with {count}: {each} bytes each", empty >> 20, warm >> 20);
     }
     let start = Instant::now();
+    let mut shown = Duration::ZERO;
     let mut beat = tokio::time::interval(Duration::from_secs(5));
     while start.elapsed() < time {
         beat.tick().await;
         looked_through(&stage.pair, count).await?;
+        if start.elapsed() >= shown + Duration::from_mins(1) {
+            shown = start.elapsed();
+            let [front, inner] = resident(&stage.pair)?.map(|bytes| bytes >> 10);
+            eprintln!("{:>4.0} s: {front} KiB, {inner} KiB", shown.as_secs_f64());
+        }
     }
     let after = resident(&stage.pair)?;
     for (which, (after, warm)) in BOTH.into_iter().zip(after.into_iter().zip(warm)) {

@@ -33,7 +33,7 @@ fn assert_lines(found: &str, expected: &str) {
     assert_eq!(found.lines().count(), expected.lines().count(), "{found}");
 }
 
-/// P9, R-20: all problems of a file at once, in order, each with its place, what was expected and what was meant.
+/// P9, R-20, R-62: all problems of a file at once, in order, each with its place, what was expected and what was meant.
 #[test]
 fn every_kind_of_mistake_in_smartproxy_yaml_is_named_at_once() {
     let report = check_smartproxy("smartproxy.yaml", SMARTPROXY, &surroundings());

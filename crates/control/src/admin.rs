@@ -97,10 +97,14 @@ pub(crate) async fn serve_with<P: Process>(
     let reading = move |request: Request<()>| -> Result<Request<()>, Status> {
         access.check_reading(request.metadata()).map(|()| request)
     };
+    // Both versions of reflection list the same services, each other included: a client sees one server.
     let reflection = || {
         tonic_reflection::server::Builder::configure()
+            .include_reflection_service(false)
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
     };
     let with_control = sync.is_some();
     let sync = sync.map(|sync| {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::{
-    ConnectionId, Half, InstanceId, Known, Now, Phase, Role, Routing, Stretch, Termination, TrafficTotals,
+    ConnectionId, Half, InstanceId, Known, Now, Phase, Role, Routing, Settlement, Stretch, Termination,
+    TrafficTotals,
 };
 
 /// One connection.
@@ -131,10 +132,15 @@ impl Record {
 
     /// The cause of the end, once settled.
     pub(crate) fn termination(&self) -> Option<&Termination> {
+        self.settlement().map(|settlement| &settlement.cause)
+    }
+
+    /// The cause of the end and what became known after it, once settled.
+    pub(crate) fn settlement(&self) -> Option<&Settlement> {
         if self.is_live() {
             return None;
         }
-        self.any().find_map(|half| half.settlement.as_ref()).map(|settlement| &settlement.value.cause)
+        self.any().find_map(|half| half.settlement.as_ref()).map(|settlement| &*settlement.value)
     }
 
     /// Over, but the cause is not settled.

@@ -206,6 +206,14 @@ pub(crate) fn settlement(settlement: &Settlement) -> wire::Settlement {
     }
 }
 
+/// The cause as a record shows it: what came after settlement is at the end of the chain.
+pub(crate) fn ended_by(settlement: &Settlement) -> wire::Termination {
+    let mut ended = termination(&settlement.cause);
+    let late = settlement.late.iter().take(LATE).map(|late| clip(late, LINK));
+    ended.chain.extend(late.map(|late| format!("{late} (later)")));
+    ended
+}
+
 /// The same, read.
 pub(crate) fn read_settlement(settlement: wire::Settlement) -> Result<Settlement, Malformed> {
     let from = match wire::SettledFrom::try_from(settlement.settled_from) {

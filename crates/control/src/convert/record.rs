@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ledger::{Now, Phase, Reason, Role};
 
-use super::ends::{end, leg, role, settlement, termination};
+use super::ends::{end, ended_by, leg, role, settlement};
 use super::groups::{accept, hop, routing, target, tls};
 use super::scalar::{duration, timestamp};
 use super::tally::bytes;
@@ -57,7 +57,7 @@ impl Viewer<'_> {
             route: record.routing(|routing| routing.route.as_ref()).map(ToString::to_string),
             bytes_from_client: from_client,
             bytes_to_client: to_client,
-            termination: record.termination().map(termination),
+            termination: record.settlement().map(ended_by),
             provisional: record.is_provisional(),
             front: record.front.as_ref().map(|seen| self.half(seen)),
             inner: record.inner.as_ref().map(|seen| self.half(seen)),
