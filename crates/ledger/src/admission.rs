@@ -64,7 +64,7 @@ impl Admission {
 mod tests {
     use super::*;
 
-    /// what was taken under one address is given back under it; idle addresses vanish.
+    /// what was taken under one address is given back under it; idle addresses vanish.
     #[test]
     fn idle_addresses_leave_nothing_behind() {
         let mut admission = Admission::default();

@@ -2,7 +2,7 @@
 //!
 //! *Owns* the sender's cursor, the pull in progress, the window of unacknowledged batches, and the liveness
 //! clocks. *Never* queues a change: what is not yet pulled stays in the journal, coalesced. *Invariant*: at
-//! most [`WINDOW`](crate::message::WINDOW) batches or chunks are unacknowledged; acknowledgements and
+//! most [`WINDOW`] batches or chunks are unacknowledged; acknowledgements and
 //! heartbeats overtake them.
 
 use std::collections::VecDeque;

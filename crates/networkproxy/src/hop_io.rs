@@ -1,7 +1,7 @@
 //! The hop's socket as rustls and hyper get it, and the watch over it while neither reads.
 //!
 //! *Owns* the few bytes that were read from the hop while a request was waiting for its target: the only way
-//! to see an end of stream is to read up to it. *Never* reads more than [`AHEAD`] bytes ahead.
+//! to see an end of stream is to read up to it. *Never* reads more than `AHEAD` bytes ahead.
 //! *Invariant*: bytes come out in the order in which they came in, whoever read them from the socket.
 
 use std::io::{self, IoSlice};

@@ -1,6 +1,6 @@
 //! Owns the scripted HTTP/1.1 target, written by hand so that it can break the protocol wherever a test wants it to.
 //!
-//! A request's path picks what is done with it; see [`Script`]. Heads are kept as they came, so that a test can read what
+//! A request's path picks what is done with it; see `Script`. Heads are kept as they came, so that a test can read what
 //! the proxy really sent. Never parses more of HTTP than it needs to find the end of a request.
 
 use std::net::SocketAddr;

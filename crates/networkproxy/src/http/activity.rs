@@ -50,7 +50,7 @@ impl Activity {
     /// each stream and for the connection.
     pub const WINDOW: u32 = 1024 * 1024;
     /// PING, SETTINGS and other frames that ask for nothing may add up to 256 KiB (some 15,000 PINGs) beyond
-    /// that window between two steps of requests, within [`Activity::FRUITLESS_WITHIN`].
+    /// that window between two steps of requests, within ten seconds.
     pub const MOST_FRUITLESS: u64 = Self::WINDOW as u64 + 256 * 1024;
     /// A client that takes longer for them than this may go on: whoever asks every second whether we live is
     /// no flood.
