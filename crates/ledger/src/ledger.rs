@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -349,6 +350,21 @@ impl Ledger {
         self.retain(now);
         self.debug_check();
         Ok(())
+    }
+
+    /// Live own halves beyond `from`, in order, at most `limit`.
+    pub fn live(&self, from: Option<HalfKey>, limit: usize) -> Vec<HalfKey> {
+        let beyond = from.map_or(Bound::Unbounded, Bound::Excluded);
+        self.live.range((beyond, Bound::Unbounded)).take(limit).map(|(key, _)| *key).collect()
+    }
+
+    /// Ends a live record that nobody owns any more: a bug of ours, and counted as one. `false` where it
+    /// is not live.
+    pub fn repair(&mut self, key: HalfKey, now: Now) -> bool {
+        let ending = Ending { observations: Vec::new(), hop: HopCount::default(), undelivered: 0 };
+        let repaired = self.close(key, ending, now).is_ok();
+        self.alarms.repairs += u64::from(repaired);
+        repaired
     }
 
     /// What the data path of a live half has counted so far.

@@ -131,6 +131,16 @@ impl SharedLedger {
         self.changed(|ledger| ledger.close(key, ending, now))
     }
 
+    /// See [`Ledger::live`].
+    pub fn live(&self, from: Option<HalfKey>, limit: usize) -> Vec<HalfKey> {
+        self.lock().live(from, limit)
+    }
+
+    /// See [`Ledger::repair`].
+    pub fn repair(&self, key: HalfKey, now: Now) -> bool {
+        self.changed(|ledger| ledger.repair(key, now))
+    }
+
     /// See [`Ledger::tick`].
     pub fn tick(&self, now: Now) {
         self.changed(|ledger| ledger.tick(now));

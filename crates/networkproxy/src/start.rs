@@ -236,7 +236,8 @@ fn start_control(
     leaving: CancellationToken,
 ) -> Result<control::thread::ControlThread> {
     let inner = Arc::clone(&status.inner);
-    let ledger = inner.gateway.manager.ledger().clone();
+    let manager = inner.gateway.manager.clone();
+    let ledger = manager.ledger().clone();
     let clock = inner.gateway.clock().clone();
     let endpoint = control::admin::Endpoint { listener: admin, process: Arc::clone(&inner), access };
     let settled = Arc::clone(&status.settled);
@@ -254,6 +255,7 @@ fn start_control(
             tokio::select! {
                 ((), served) = async { tokio::join!(channel, admin) } => served.map_err(anyhow::Error::from),
                 () = runtime::serve_status(metrics, status) => Ok(()),
+                () = manager.keep_sweeping() => Ok(()),
                 () = keep_certificates(&inner) => Ok(()),
                 () = follow_routes(&inner) => Ok(()),
             }

@@ -111,6 +111,10 @@ where
             Event::Expired(armed) => break conclude(Ended::Expired(armed), tracked, legs[0]),
             Event::Flow(side, Happened::SourceClosed) => {
                 observe_end(side, tracked, legs);
+                if side == 1 {
+                    // The client's answer to `close_notify` must not overtake our FIN at the front.
+                    legs[0].hold_for_fin();
+                }
                 if !flows[1 - side].is_source_done() && !broken[1 - side] {
                     tracked.half_closed(legs[side].name(), &limits.half_close);
                 }

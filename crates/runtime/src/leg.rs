@@ -236,11 +236,32 @@ impl Leg {
         self.wire.seen().evidence
     }
 
+    /// The other end's FIN, once, where our kernel has it already: bytes before it may wait to be read.
+    ///
+    /// Who answers a FIN may be heard before the FIN itself is read; this tells them apart.
+    pub fn take_early_fin(&self) -> Option<News> {
+        let at = self.wire.clock.mono();
+        let here = SendQueue::of(&self.wire.stream).is_ok_and(|queue| queue.closed_by_peer);
+        let mut seen = self.wire.seen();
+        let news = here && seen.told.fin.is_none() && seen.evidence == Evidence::default();
+        news.then(|| {
+            seen.told.fin = Some(at);
+            News::Closed { at }
+        })
+    }
+
+    /// Keeps the last part of a segment back until our FIN goes with it, for at most 200 ms (tcp(7),
+    /// `TCP_CORK`): the other end then has both or neither.
+    pub fn hold_for_fin(&self) {
+        ignore(rustix::net::sockopt::set_tcp_cork(&self.wire.stream, true));
+    }
+
     /// The evidence since the last call, in the order in which it was seen.
     pub fn take_news(&self) -> Vec<News> {
         let mut seen = self.wire.seen();
         let Evidence { fin, failure } = seen.evidence;
-        let told = std::mem::replace(&mut seen.told, Evidence { fin, failure });
+        let told = seen.told;
+        seen.told = Evidence { fin: fin.or(told.fin), failure };
         let closed = fin.filter(|_| told.fin.is_none()).map(|at| News::Closed { at });
         let failed = failure.filter(|_| told.failure.is_none()).map(News::Failed);
         let mut news: Vec<News> = closed.into_iter().chain(failed).collect();

@@ -3,8 +3,9 @@
 //! *Owns* the slots into which orders to close are put. *Never* ends a connection itself and keeps no count:
 //! the books are the ledger's. *Invariant*: a slot exists exactly as long as its [`TrackedConnection`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ledger::{
     Accept, Arrival, Attempt, ConnectionId, HalfKey, InstanceId, LegName, Now, RecordError, SharedLedger,
@@ -17,6 +18,11 @@ use crate::close::{CloseOrder, CloseSlot};
 use crate::leg::{Leg, Origin};
 use crate::mint;
 use crate::tracked::TrackedConnection;
+
+/// Between two sweeps for records without an owner.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// Keys compared per hold of the locks.
+const SWEPT_AT_ONCE: usize = 1_024;
 
 /// The live connections of a process. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -91,6 +97,40 @@ impl ConnectionManager {
         let slots: Vec<_> = self.live().slots.values().cloned().collect();
         let now = self.clock().mono();
         slots.into_iter().filter(|slot| slot.give(order.clone(), now)).count()
+    }
+
+    /// Ends the live records that no connection owns, now and at the last call; how many. By construction there
+    /// are none: each is a bug, is logged and counted. `suspects` is kept from call to call.
+    pub fn sweep(&self, suspects: &mut BTreeSet<HalfKey>) -> usize {
+        let mut unowned = BTreeSet::new();
+        let mut from = None;
+        loop {
+            let stretch = self.ledger().live(from, SWEPT_AT_ONCE);
+            let Some(last) = stretch.last() else { break };
+            from = Some(*last);
+            let live = self.live();
+            unowned.extend(stretch.iter().filter(|key| !live.slots.contains_key(key)));
+        }
+        // Between its record's opening and its slot, and between the slot's end and the record's, a key looks so.
+        let zombies: Vec<HalfKey> = unowned.intersection(suspects).copied().collect();
+        *suspects = unowned;
+        let repaired = |key: &&HalfKey| {
+            let repaired = self.ledger().repair(**key, self.clock().now());
+            if repaired {
+                tracing::error!(id = %key.connection, "our bug: a record that nobody owned was ended by the sweep");
+            }
+            repaired
+        };
+        zombies.iter().filter(repaired).count()
+    }
+
+    /// Sweeps every half minute, for ever. To be run on the control thread.
+    pub async fn keep_sweeping(&self) {
+        let mut suspects = BTreeSet::new();
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            self.sweep(&mut suspects);
+        }
     }
 
     /// Records ever opened, by listener.

@@ -11,7 +11,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ledger::{Armed, DeadlineName, Limit, Reason, Restart};
+use ledger::{Armed, DeadlineName, LegName, Limit, Reason, Restart};
 use tokio::time::{Instant, Sleep};
 
 use crate::cleanup::Goodbye;
@@ -147,6 +147,10 @@ impl Relay<'_> {
             }
             Event::Expired(armed) => Some(self.on_expiry(&armed, tracked)),
             Event::Flow(side, FlowEvent::SourceClosed) => {
+                if self.legs[1 - side].name() == LegName::Hop {
+                    // A client may answer networkproxy's goodbye before we have read the FIN behind it.
+                    tracked.observe_early_fin(self.legs[1 - side]);
+                }
                 tracked.observe_leg(self.legs[side]);
                 if !self.flows[1 - side].is_source_closed() && !self.broken[1 - side] {
                     tracked.half_closed(self.legs[side].name(), &self.options.half_close);

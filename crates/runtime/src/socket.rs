@@ -34,6 +34,8 @@ pub struct SendQueue {
     pub acked: u64,
     /// The kernel has ended the connection: nothing will be acknowledged any more.
     pub ended: bool,
+    /// The kernel has the peer's FIN, read or not.
+    pub closed_by_peer: bool,
 }
 
 impl Keepalive {
@@ -68,9 +70,12 @@ impl SendQueue {
     /// quantity, so a reader who takes bytes as fast as we write them is not taken for a stalled one.
     pub fn of(socket: &impl AsFd) -> io::Result<Self> {
         let info = getsockopt(socket, TcpInfoHead)?;
-        // tcpi_state; TCP_CLOSE is 7 (include/net/tcp_states.h).
-        let ended = info[0].to_ne_bytes()[0] == 7;
-        Ok(Self { unsent: u32_at(&info, 144), unacked_segments: u32_at(&info, 24), acked: info[15], ended })
+        // tcpi_state (include/net/tcp_states.h): TCP_CLOSE; TCP_TIME_WAIT, TCP_CLOSE_WAIT, TCP_LAST_ACK and
+        // TCP_CLOSING.
+        let state = info[0].to_ne_bytes()[0];
+        let (ended, closed_by_peer) = (state == 7, matches!(state, 6 | 8 | 9 | 11));
+        let (unsent, unacked_segments) = (u32_at(&info, 144), u32_at(&info, 24));
+        Ok(Self { unsent, unacked_segments, acked: info[15], ended, closed_by_peer })
     }
 }
 

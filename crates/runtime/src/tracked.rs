@@ -225,6 +225,13 @@ impl TrackedConnection {
         }
     }
 
+    /// Adds the FIN of a leg that the kernel has, although it was not read yet.
+    pub fn observe_early_fin(&mut self, leg: &Leg) {
+        if let Some(news) = leg.take_early_fin() {
+            self.observe(self.observation_of(&news, leg.name()));
+        }
+    }
+
     /// One piece of a leg's news as an observation.
     pub fn observation_of(&self, news: &crate::evidence::News, leg: LegName) -> Observation {
         let observation = self.observation_at(news.reason(leg), Some(leg), news.at());

@@ -17,6 +17,7 @@ use runtime::{ConnectionManager, DialError, DialOptions, Dialled, Keepalive, Res
 use tokio::sync::Semaphore;
 
 use crate::bounds::{EarlyBounds, EntryBounds};
+use crate::client_addresses::ClientAddresses;
 use crate::counts::Counts;
 
 /// The configuration in force; until it can be reloaded there is one.
@@ -37,6 +38,7 @@ pub(crate) struct App {
     pub(crate) peers: Peers,
     pub(crate) holding: Semaphore,
     pub(crate) counts: Counts,
+    pub(crate) client_addresses: ClientAddresses,
     entries: HashMap<Arc<str>, EntryState>,
     resolver: Resolver,
     /// What accepted sockets are born with.
@@ -98,6 +100,7 @@ impl App {
                 settings.limits.max_held.value.min(Semaphore::MAX_PERMITS as u64) as usize
             ),
             counts: Counts::default(),
+            client_addresses: ClientAddresses::default(),
             resolver: parts.resolver,
             keepalive: parts.keepalive,
             sources: SourceSpread::over(HOP_SOURCES),

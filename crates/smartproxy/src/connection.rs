@@ -34,6 +34,7 @@ pub(crate) async fn serve(app: Arc<App>, socket: TcpStream, remote: SocketAddr, 
     let now = app.manager.clock().now();
     let local = socket.local_addr().unwrap_or(port.address);
     let client = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+    app.client_addresses.see(client.ip());
     let listener = Arc::clone(&port.name);
     let source = AddressSource::Socket;
     let accept = Accept { listener, client, remote: client, local, source, at: now.wall };

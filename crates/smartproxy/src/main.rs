@@ -12,6 +12,7 @@
 mod app;
 mod arguments;
 mod bounds;
+mod client_addresses;
 mod connection;
 mod counts;
 mod first_bytes;

@@ -30,7 +30,6 @@ pub(crate) struct Facts {
     pub(crate) listeners: Vec<(SocketAddr, &'static str)>,
     pub(crate) max_fds: u64,
     pub(crate) worker_threads: u32,
-    pub(crate) warnings: Vec<String>,
 }
 
 const STARTING: u8 = 0;
@@ -89,7 +88,7 @@ impl Process for Front {
             pooled_pipes: 0,
             pooled_target_connections: 0,
             names_without_certificate: self.app.peers.directory().names_without_certificate(),
-            warnings: facts.warnings.clone(),
+            warnings: self.app.client_addresses.warning().into_iter().collect(),
         }
     }
 

@@ -111,7 +111,6 @@ pub(crate) fn start(
         listeners: addresses,
         max_fds: descriptors.0,
         worker_threads: worker_threads(settings.workers),
-        warnings: Vec::new(),
     };
     let front = Arc::new(Front::new(Arc::clone(&app), facts));
     let (switch, drain) = DrainSwitch::new(clock);
@@ -211,7 +210,8 @@ fn start_control(
     peers: Peers,
     leaving: CancellationToken,
 ) -> Result<control::thread::ControlThread> {
-    let ledger = status.app.manager.ledger().clone();
+    let manager = status.app.manager.clone();
+    let ledger = manager.ledger().clone();
     let clock = status.app.manager.clock().clone();
     let endpoint = control::admin::Endpoint { listener, process: Arc::clone(&status.front), access };
     let settled = Arc::clone(&status.settled);
@@ -222,6 +222,7 @@ fn start_control(
             tokio::select! {
                 served = control::server::serve(endpoint, peers, leaving) => served.map_err(anyhow::Error::from),
                 () = runtime::serve_status(metrics, status) => Ok(()),
+                () = manager.keep_sweeping() => Ok(()),
             }
         };
         let done = CancellationToken::new();

@@ -85,7 +85,7 @@ fn an_end_holds_no_text_that_the_wire_would_clip() {
     assert_eq!(rule.source.len(), Rule::LONGEST_SOURCE);
 }
 
-/// no batch bounds the rate of closes: fifty thousand that end at once are gone when the last close returns.
+/// the gauge is the number of live records. R-55: no batch bounds the rate of closes: fifty thousand that end at once are gone when the last close returns.
 #[test]
 fn fifty_thousand_closes_leave_at_once() {
     let mut ledger = Ledger::new(FRONT, Role::Front, LedgerLimits::default(), Rhythm::default());

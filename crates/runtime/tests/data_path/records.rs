@@ -1,5 +1,6 @@
 //! Records and their owners.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ledger::{DeadlineName, Direction, HopCount, LegName, Observation, Phase, Reason, Restart, Role};
@@ -51,6 +52,28 @@ async fn a_dropped_owner_ends_its_record_with_what_it_saw() {
     assert!(within(task).await.unwrap_err().is_cancelled());
     assert_eq!(reason(&process.manager.ledger().half(key).unwrap()), Reason::NoRoute);
     assert_eq!(process.manager.ledger().connected_clients(), 0);
+}
+
+/// a record without an owner is found by the second sweep, ended, counted and in the log; owned ones and
+/// those that are just being opened or ended are left alone.
+#[tokio::test]
+async fn a_sweep_ends_what_nobody_owns_and_counts_it() {
+    let process = Process::start(Role::Front);
+    let ledger = process.manager.ledger();
+    let (owned, ..) = process.accept().await;
+    let orphan = process.open_without_owner();
+    let mut suspects = BTreeSet::new();
+    assert_eq!(process.manager.sweep(&mut suspects), 0);
+    let late = process.open_without_owner();
+    assert_eq!(process.manager.sweep(&mut suspects), 1);
+    assert_eq!(reason(&ledger.half(orphan).unwrap()), Reason::Abandoned);
+    assert!(ledger.half(late).unwrap().is_live());
+    assert_eq!(process.manager.sweep(&mut suspects), 1);
+    assert_eq!(process.manager.sweep(&mut suspects), 0);
+    let now = process.manager.clock().now();
+    assert_eq!(ledger.counters(now).alarms.repairs, 2);
+    assert!(ledger.half(owned.key()).unwrap().is_live());
+    assert!(ledger.audit(now).balanced);
 }
 
 /// ten thousand orders at once; each connection ends once, for the first reason.

@@ -79,6 +79,15 @@ impl Process {
         (tracked, leg, client.unwrap())
     }
 
+    /// A record that was opened past the manager: the bug that a sweep is for.
+    pub(crate) fn open_without_owner(&self) -> HalfKey {
+        let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+        let (id, clock) = (mint::connection_id(), self.manager.clock());
+        let accept = Arc::new(accept(nobody, nobody, clock));
+        let _traffic = self.manager.ledger().open_front(id, accept, clock.now()).unwrap();
+        HalfKey::front(id, self.manager.ledger().instance())
+    }
+
     /// A target's leg, and the target's end.
     pub(crate) async fn target(&self, tracked: &TrackedConnection) -> (Leg, TcpStream) {
         self.outgoing(tracked, LegName::Target).await
