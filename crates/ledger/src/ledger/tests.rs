@@ -104,3 +104,16 @@ fn fifty_thousand_closes_leave_at_once() {
     assert_eq!((counters.connected_clients, counters.settling), (0, 0));
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
+
+/// a wall clock that is set back an hour in the middle of a connection does not show in its age.
+#[test]
+fn an_age_is_not_the_difference_of_two_times_of_day() {
+    let mut ledger = Ledger::new(FRONT, Role::Front, LedgerLimits::default(), Rhythm::default());
+    ledger.open_front(ConnectionId(1), accept(), now(Duration::from_secs(10))).unwrap();
+    let mut later = now(Duration::from_secs(15));
+    later.wall = crate::time::Wall(later.wall.0 - 3_600_000_000);
+    ledger.close(front_key(1), Ending::default(), later).unwrap();
+    let half = ledger.half(front_key(1)).unwrap();
+    let end = &half.end.as_ref().unwrap().value;
+    assert_eq!((end.age, end.suspended, end.at), (Duration::from_secs(5), Duration::ZERO, later.wall));
+}
