@@ -163,11 +163,42 @@ async fn what_stays_ends_at_the_drains_deadline() -> Result<()> {
         stage.opaque.all_reset(1).await?;
         left(&mut stage.pair, which).await?;
         let initiator = if which == Which::Smartproxy { "smartproxy" } else { "networkproxy" };
-        stage.pair.ended_with(from, "drain_deadline", initiator).await?;
+        let record = stage.pair.ended_with(from, "drain_deadline", initiator).await?;
+        let rule = &record["termination"]["rule"];
+        ensure!((rule["name"] == "drain") && (rule["limit"] == "700ms"), "{rule:#}");
         stage.pair.restart(which).await?;
         stage.pair.teardown().await?;
     }
     Ok(())
+}
+
+/// a route's own `drain` counts, shorter or longer than the process's, for its connections alone.
+#[tokio::test]
+async fn a_routes_own_drain_rules_its_connections() -> Result<()> {
+    let address = e2e::Address::next();
+    let target = e2e::target::Target::echo(address).await?;
+    let routes = [
+        e2e::Route::passthrough("short", target.address()).domain("short.test").timeout("drain", "200ms"),
+        e2e::Route::passthrough("long", target.address()).domain("long.test").timeout("drain", "1200ms"),
+    ];
+    let mut pair = Pair::start(address, Setup::new(routes).timeout("drain", "600ms")).await?;
+    let mut clients = Vec::new();
+    for name in ["short.test", "long.test"] {
+        let mut client = connect(pair.tls()).await?;
+        echo(&mut client, &e2e::client::tls::Tls::to(name).hello()?).await?;
+        clients.push(client);
+    }
+    let start = Instant::now();
+    pair.terminate(Which::Smartproxy)?;
+    for (mut client, limit) in clients.into_iter().zip([200, 1_200]) {
+        ensure!(read_to_end(&mut client, SOON).await? == (Vec::new(), Ending::Reset), "{limit} ms");
+        let took = start.elapsed();
+        let limit = Duration::from_millis(limit);
+        ensure!(took >= limit - Duration::from_millis(10), "{took:?} of {limit:?}");
+    }
+    left(&mut pair, Which::Smartproxy).await?;
+    pair.restart(Which::Smartproxy).await?;
+    pair.teardown().await
 }
 
 /// A second signal ends everything at once.

@@ -57,7 +57,10 @@ async fn the_limit_per_address_holds_through_the_tls_path() -> Result<()> {
     // At the door: before its hello was read, so there is nothing to answer with an alert.
     let (from, got, ending) = connect_refused_from(address.ip(), pair.tls()).await?;
     assert_eq!((got.len(), ending), (0, Ending::Reset));
-    pair.ended_with(from, "limit_per_ip", "smartproxy").await?;
+    let record = pair.ended_with(from, "limit_per_ip", "smartproxy").await?;
+    let rule = &record["termination"]["rule"];
+    assert_eq!((&rule["name"], &rule["limit"]), (&"max_connections_per_ip".into(), &"2".into()), "{rule:#}");
+    assert!(rule["source"].as_str().is_some_and(|source| source.contains("smartproxy.yaml:")), "{rule:#}");
     let counters = pair.counters(Which::Networkproxy).await?;
     assert_eq!(counters["own"]["hop_arrivals"]["arrived"], 2, "the refused one never reached networkproxy");
     assert_eq!(target.accepted(), 2);

@@ -203,6 +203,11 @@ impl Metrics {
     /// Reads one; a metric that is exported twice is an error.
     pub fn parse(text: &str) -> Result<Self> {
         let mut metrics = BTreeMap::new();
+        let mut told = std::collections::BTreeSet::new();
+        for line in text.lines().filter(|line| line.starts_with('#')) {
+            let head: Vec<&str> = line.split(' ').take(3).collect();
+            ensure!(told.insert(head.clone()), "told twice: {head:?}");
+        }
         for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let (name, value) = line.rsplit_once(' ').with_context(|| format!("a metric: {line}"))?;
             let value = value.parse().with_context(|| format!("a value: {line}"))?;

@@ -21,6 +21,7 @@ use hyper_util::rt::TokioIo;
 use ledger::{LegName, Traffic};
 use runtime::{Clock, Dialled, Leg, Origin, tasks};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::http::body::RequestBody;
 use crate::settings::PoolSettings;
@@ -118,7 +119,9 @@ impl Pool {
         let wire = Arc::new(TargetWire::new(clock.clone()));
         // The leg's own count is nobody's: the wire counts for the half whose request it is.
         let leg = Leg::adopt(socket, LegName::Target, Origin::Dialled, Arc::default(), clock.clone());
-        let io = TokioIo::new(TargetIo::new(leg.io(Vec::new()), Arc::clone(&wire)));
+        let released = CancellationToken::new();
+        let guard = released.clone().drop_guard();
+        let io = TokioIo::new(TargetIo::new(leg.io(Vec::new()), Arc::clone(&wire), guard));
         let (sender, connection) = {
             // Nothing is exchanged: HTTP/1 has no handshake, and the future is ready at once.
             let mut builder = http1::Builder::new();
@@ -140,6 +143,7 @@ impl Pool {
             leg: Mutex::new(Some(leg)),
             in_use: AtomicBool::new(false),
             may_switch: AtomicBool::new(false),
+            released,
             returned: Mutex::default(),
             is_returned: Notify::new(),
         });
@@ -269,6 +273,8 @@ pub struct TargetConnection {
     /// The request in progress asks for another protocol: if hyper is done with the socket, whoever has the
     /// lease may not be.
     may_switch: AtomicBool,
+    /// Told when hyper has let go of the socket.
+    released: CancellationToken,
     /// Given back while hyper was not done with the request; the driver waits for that.
     returned: Mutex<Option<SendRequest<RequestBody>>>,
     is_returned: Notify,

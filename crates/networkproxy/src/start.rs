@@ -174,9 +174,13 @@ impl Running {
         tokio::select! {
             () = empty(ledger) => {}
             () = drain.stopping() => {
-                let reason = if drain.was_cut_short() { Reason::Shutdown } else { Reason::DrainDeadline };
-                let observation = Observation::new(Role::Inner, reason, None, Duration::ZERO);
-                let order = CloseOrder { observation, mode: CloseMode::Abort };
+                let (reason, order) = if drain.was_cut_short() {
+                    let observation = Observation::new(Role::Inner, Reason::Shutdown, None, Duration::ZERO);
+                    (Reason::Shutdown, CloseOrder { observation, mode: CloseMode::Abort })
+                } else {
+                    let order = runtime::drain_order(Role::Inner, &inner.gateway.timeouts.drain);
+                    (Reason::DrainDeadline, order)
+                };
                 let ended = inner.gateway.manager.close_all(&order);
                 tracing::info!(ended, %reason, "ending what is left");
                 if tokio::time::timeout(FAREWELL, empty(ledger)).await.is_err() {

@@ -37,9 +37,10 @@ impl Status for InnerStatus {
         let since_sweep = gateway.manager.ledger().since_tick(self.inner.now());
         common_metrics(&mut page, BUILD, &gateway.manager, &self.settled, &self.accept_errors, since_sweep);
         let counts = self.inner.pool.counts();
-        page.gauge("proxy_pool_connections", "Connections to targets that speak HTTP, by state.")
-            .labelled(&[("state", "idle")], counts.idle);
-        page.gauge("proxy_pool_connections", "").labelled(&[("state", "in_use")], counts.open - counts.idle);
+        let mut pooled =
+            page.gauge("proxy_pool_connections", "Connections to targets that speak HTTP, by state.");
+        pooled.labelled(&[("state", "idle")], counts.idle);
+        pooled.labelled(&[("state", "in_use")], counts.open - counts.idle);
         let mut handshakes = page.counter("proxy_tls_handshakes_total", "TLS handshakes with clients.");
         for (result, version, resumed, count) in gateway.handshakes.all() {
             let resumed = if resumed { "true" } else { "false" };

@@ -45,7 +45,7 @@ pub use cleanup::{
     Departure, Farewell, FarewellLimits, Goodbye, Outcome, Parting, cleanup_connection, cleanup_socket,
 };
 pub use clock::{Clock, Hand};
-pub use close::{CloseMode, CloseOrder};
+pub use close::{CloseMode, CloseOrder, drain_order};
 pub use dial::{DialError, DialOptions, Dialled, SourceSpread, dial};
 pub use drain::{Drain, DrainSwitch, Leaving};
 pub use evidence::{Evidence, Failure, News};

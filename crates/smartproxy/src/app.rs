@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use config::{Entry, Protocol, RouteTable, TargetAddress, TargetHost, Transport};
 use control::server::Peers;
-use ledger::{AdmissionLimits, LegName, Reason};
+use ledger::{AdmissionLimits, LegName, Limit, Reason, Rule};
 use runtime::{ConnectionManager, DialError, DialOptions, Dialled, Keepalive, Resolver, SourceSpread};
 use tokio::sync::Semaphore;
 
@@ -35,6 +35,8 @@ pub(crate) struct App {
     pub(crate) early: EarlyBounds,
     pub(crate) initial_data_bytes: usize,
     pub(crate) admission: AdmissionLimits,
+    /// The rule behind each refusal for being one too many.
+    limits: [(Reason, Rule); 3],
     pub(crate) peers: Peers,
     pub(crate) holding: Semaphore,
     pub(crate) counts: Counts,
@@ -79,11 +81,30 @@ impl App {
         let jitter = settings.timeouts.jitter.fraction() * 100.0;
         let state = |entry: &Arc<Entry>| EntryState {
             entry: Arc::clone(entry),
-            bounds: EntryBounds::new(&entry.timeouts, jitter),
+            bounds: EntryBounds::new(entry, jitter),
             next: AtomicUsize::new(0),
         };
         let entries = parts.table.entries().iter().map(|entry| (Arc::clone(&entry.name), state(entry)));
+        let counted = |name: &str, limit: u64, source: &config::Source| Rule {
+            name: name.into(),
+            limit: limit.to_string().into(),
+            source: source.to_string().into(),
+        };
+        let (all, per_ip, held) = (
+            &settings.limits.max_connections,
+            &settings.limits.max_connections_per_ip,
+            &settings.limits.max_held,
+        );
+        let limits = [
+            (Reason::LimitGlobal, counted("max_connections", parts.max_connections, &all.source)),
+            (
+                Reason::LimitPerIp,
+                counted("max_connections_per_ip", per_ip.value.unwrap_or_default(), &per_ip.source),
+            ),
+            (Reason::HoldFull, counted("max_held", held.value, &held.source)),
+        ];
         Self {
+            limits,
             entries: entries.collect(),
             manager: parts.manager,
             table: parts.table,
@@ -111,6 +132,17 @@ impl App {
     /// What was worked out for an entry of the table in force.
     pub(crate) fn entry(&self, entry: &Entry) -> Option<&EntryState> {
         self.entries.get(&entry.name)
+    }
+
+    /// The limit that a refusal for `reason` rests on, and how many there were already.
+    pub(crate) fn limit_behind(&self, reason: Reason) -> Option<(Rule, String)> {
+        let (_, rule) = self.limits.iter().find(|(of, _)| *of == reason)?;
+        Some((rule.clone(), rule.limit.to_string()))
+    }
+
+    /// How long the connections of each entry may go on when draining.
+    pub(crate) fn drains(&self) -> impl Iterator<Item = (&Arc<str>, &Limit)> {
+        self.entries.iter().map(|(name, state)| (name, &state.bounds.drain))
     }
 
     /// The next attempt's number: also the counter of its hop tag.

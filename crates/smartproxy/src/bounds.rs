@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use config::{EntryTimeouts, Sourced, Timeouts};
-use ledger::Limit;
+use config::{Entry, RouteTimeouts, Sourced, Timeouts};
+use ledger::{Limit, Rule};
 use runtime::{FarewellLimits, Keepalive, Mode, RelayOptions};
 
 /// The deadlines before an entry is known.
@@ -28,6 +28,10 @@ pub(crate) struct EntryBounds {
     pub(crate) keepalive: Keepalive,
     pub(crate) relay: RelayOptions,
     pub(crate) farewell: FarewellLimits,
+    /// The longest that any of its routes lets networkproxy wait without a byte, and after a half-close.
+    pub(crate) routes_idle: Duration,
+    pub(crate) routes_half_close: Duration,
+    pub(crate) drain: Limit,
 }
 
 /// Added to what networkproxy announces: its clock always fires first (one owner per deadline).
@@ -46,7 +50,12 @@ impl EarlyBounds {
 }
 
 impl EntryBounds {
-    pub(crate) fn new(timeouts: &EntryTimeouts, jitter: f64) -> Self {
+    pub(crate) fn new(entry: &Entry, jitter: f64) -> Self {
+        let timeouts = &entry.timeouts;
+        let longest = |of: fn(&RouteTimeouts) -> Option<&Sourced<Duration>>| {
+            let own = entry.routes.iter().filter_map(|route| of(&route.timeouts));
+            own.map(|own| own.value).max().unwrap_or_default()
+        };
         let write_stall = limit(&timeouts.write_stall);
         let max_lifetime = timeouts.max_lifetime.value.unwrap_or_default();
         Self {
@@ -62,12 +71,26 @@ impl EntryBounds {
                 write_stall: write_stall.clone(),
             },
             farewell: FarewellLimits { write_stall, close: limit(&timeouts.close) },
+            routes_idle: longest(|own| own.inactivity.as_ref()),
+            routes_half_close: longest(|own| own.half_close.as_ref()),
+            drain: limit(&timeouts.drain),
         }
     }
 
     /// A bridged relay: networkproxy owns the half-close clock, ours only backs it up.
     pub(crate) fn bridged(&self, networkproxy_half_close: Duration) -> RelayOptions {
-        RelayOptions { half_close: backstop("half_close", networkproxy_half_close), ..self.relay.clone() }
+        let longest = networkproxy_half_close.max(self.routes_half_close);
+        RelayOptions { half_close: backstop("half_close", longest), ..self.relay.clone() }
+    }
+
+    /// The rule that nobody waits for a networkproxy here.
+    pub(crate) fn no_hold(&self) -> Rule {
+        Rule { name: "hold".into(), limit: "0ns".into(), source: (*self.hold.source).into() }
+    }
+
+    /// Its idle clocks likewise; a route's own may be longer than any that networkproxy announced.
+    pub(crate) fn bridged_idle(&self, networkproxy_idle: Duration) -> Limit {
+        backstop("largest idle limit", networkproxy_idle.max(self.routes_idle))
     }
 }
 
@@ -83,7 +106,7 @@ pub(crate) fn hop_answer(tls_handshake: Duration) -> Limit {
     Limit { value: tls_handshake.saturating_add(MARGIN), source }
 }
 
-fn limit(configured: &Sourced<Duration>) -> Limit {
+pub(crate) fn limit(configured: &Sourced<Duration>) -> Limit {
     Limit { value: configured.value, source: source(configured) }
 }
 
@@ -104,5 +127,26 @@ mod tests {
             assert!(hop_answer(announced).value >= announced + MARGIN);
         }
         assert_eq!(backstop("idle limit", Duration::MAX).value, Duration::MAX);
+    }
+
+    /// R-26: a route's own limit may be longer than any that networkproxy knew of when it announced its own.
+    #[test]
+    fn a_backstop_is_later_than_a_routes_own_limit() {
+        let text = "
+routes:
+  - name: slow
+    match: { ports: [8443], domains: [a.example] }
+    tls: terminate
+    timeouts: { inactivity: 3h, half_close: 2h }
+    respond: { status: 200 }
+";
+        let config = config::check_smartproxy("a.yaml", text, &config::Surroundings::ideal());
+        let config = config.config.unwrap_or_else(|| panic!("{:?}", config.errors));
+        let table = config::RouteTable::build(&config).unwrap();
+        let bounds = EntryBounds::new(&table.entries()[0], 0.0);
+        let hour = Duration::from_hours(1);
+        assert!(bounds.bridged_idle(hour).value > 3 * hour);
+        assert!(bounds.bridged_idle(5 * hour).value > 5 * hour);
+        assert!(bounds.bridged(hour).half_close.value > 2 * hour);
     }
 }

@@ -56,7 +56,11 @@ async fn live(
 ) -> Partings {
     let limits = &app.early.farewell;
     if let Err(reason) = app.manager.ledger().admit(tracked.key(), address.ip(), &app.admission) {
-        return refuse(tracked, client, reason, None, limits);
+        let mut seen = tracked.observation(reason, None);
+        if let Some((rule, observed)) = app.limit_behind(reason) {
+            seen = seen.by_rule(rule, observed);
+        }
+        return end(tracked, client, seen, Goodbye::Abort, Vec::new(), limits);
     }
 
     let initial = if app.table.server_speaks_first(port.number) {
@@ -155,7 +159,7 @@ async fn relay_to_target(
         return refuse(tracked, client, Reason::NoHealthyTarget, None, &bounds.farewell);
     };
     tracked.deadlines_mut().keep_only(&[]);
-    tracked.arm(DeadlineName::MaxLifetime, &bounds.max_lifetime, Restart::Never);
+    arm_max_lifetime(tracked, state);
     tracked.arm(DeadlineName::Connect, &bounds.connect, Restart::Never);
     let name: Arc<str> = address.to_string().into();
     let target = Target { name: Arc::clone(&name), address: None, reused: false, connect: None };
@@ -232,6 +236,12 @@ pub(crate) fn left_before_connect(
     let seen = tracked.observation(Reason::ClientLeftBeforeConnect, CLIENT).with_detail(detail);
     tracked.observe(seen);
     partings(client, Goodbye::Abort, Vec::new(), other, limits)
+}
+
+/// From the accept on, however long the first bytes took.
+pub(crate) fn arm_max_lifetime(tracked: &mut TrackedConnection, state: &EntryState) {
+    let accepted = tracked.opened().active;
+    tracked.deadlines_mut().resume(DeadlineName::MaxLifetime, &state.bounds.max_lifetime, accepted);
 }
 
 /// A deadline fired before anything was relayed.

@@ -15,6 +15,7 @@ mod bounds;
 mod client_addresses;
 mod connection;
 mod counts;
+mod drain;
 mod first_bytes;
 mod network_proxy_bridge;
 mod process;
@@ -67,7 +68,7 @@ fn run(arguments: &Arguments, config: &SmartproxyConfig, descriptors: Descriptor
                 tracing::info!("SIGHUP: the configuration file is valid; a restart applies it");
             }
         };
-        let signals = runtime::serve_signals(running.switch.clone(), running.drain_limit, check);
+        let signals = runtime::serve_signals(running.switch.clone(), running.longest_drain.value, check);
         tokio::select! {
             left = running.until_empty() => left,
             failed = signals => failed.context("signals cannot be received"),

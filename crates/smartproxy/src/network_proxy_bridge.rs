@@ -9,14 +9,16 @@ use std::io::{self, IoSlice};
 use std::time::Duration;
 
 use control::server::{NetworkProxy, Pick};
-use ledger::{Armed, Attempt, Change, DeadlineName, InstanceId, LegName, Phase, Reason, Restart};
+use ledger::{Armed, Attempt, Change, DeadlineName, InstanceId, LegName, Phase, Reason, Restart, Rule};
 use runtime::preface::{HopClass, HopHeader, HopKey};
 use runtime::{CloseOrder, Goodbye, Leg, Origin, Parting, TrackedConnection};
 use tokio::sync::SemaphorePermit;
 
 use crate::app::{App, EntryState};
-use crate::bounds::{backstop, hop_answer};
-use crate::connection::{Partings, alert_for, end, expired, left, left_before_connect, ordered};
+use crate::bounds::hop_answer;
+use crate::connection::{
+    Partings, alert_for, arm_max_lifetime, end, expired, left, left_before_connect, ordered,
+};
 use crate::first_bytes::InitialData;
 
 /// How one attempt went.
@@ -61,7 +63,7 @@ pub(crate) async fn forward_to_network_proxy(
 ) -> Partings {
     let limits = &state.bounds.farewell;
     tracked.deadlines_mut().keep_only(&[]);
-    tracked.arm(DeadlineName::MaxLifetime, &state.bounds.max_lifetime, Restart::Never);
+    arm_max_lifetime(tracked, state);
     let mut held: Option<Held<'_>> = None;
     let mut last_failure: Option<Failed> = None;
     let over = loop {
@@ -75,7 +77,7 @@ pub(crate) async fn forward_to_network_proxy(
                 }
                 Attempted::Over(over, hop) => break (over, hop),
                 Attempted::Failed(failed) => {
-                    last_failure = failed.or(last_failure);
+                    last_failure = failed;
                     app.counts.rebridge();
                     false
                 }
@@ -84,7 +86,11 @@ pub(crate) async fn forward_to_network_proxy(
             Pick::None => false,
         };
         if let Err(reason) = hold(app, tracked, state, &mut held) {
-            return no_network_proxy(tracked, client, &initial, state, reason, full, last_failure, None);
+            let rule = match reason {
+                Reason::HoldFull => app.limit_behind(reason),
+                _ => Some((state.bounds.no_hold(), "0ns".to_owned())),
+            };
+            return no_network_proxy(tracked, client, &initial, state, reason, full, last_failure, rule);
         }
         match wait(app, tracked, &client, &initial).await {
             Ok(()) => {}
@@ -98,7 +104,7 @@ pub(crate) async fn forward_to_network_proxy(
                     reason,
                     full,
                     last_failure,
-                    Some(&armed),
+                    Some((armed.rule(), format!("{:?}", armed.limit))),
                 );
             }
             Err(over) => break (over, None),
@@ -315,11 +321,7 @@ async fn relay_over_hop(
 ) -> Partings {
     drop(initial);
     tracked.deadlines_mut().keep_only(&[DeadlineName::MaxLifetime]);
-    tracked.arm(
-        DeadlineName::Backstop,
-        &backstop("largest idle limit", proxy.largest_idle),
-        Restart::OnBytes,
-    );
+    tracked.arm(DeadlineName::Backstop, &state.bounds.bridged_idle(proxy.largest_idle), Restart::OnBytes);
     tracked.phase(Phase::Relaying);
     let options = state.bounds.bridged(proxy.half_close);
     let over = runtime::relay(&client, &hop, Vec::new(), tracked, &options).await;
@@ -340,7 +342,7 @@ fn no_network_proxy(
     reason: Reason,
     full: bool,
     last_failure: Option<Failed>,
-    armed: Option<&Armed>,
+    rule: Option<(Rule, String)>,
 ) -> Partings {
     let limits = &state.bounds.farewell;
     tracked.record([Change::GiveUp]);
@@ -351,8 +353,8 @@ fn no_network_proxy(
         (false, None) => (reason, None),
     };
     let mut seen = tracked.observation(reason, None);
-    if let Some(armed) = armed {
-        seen = seen.by_rule(armed.rule(), format!("{:?}", armed.limit));
+    if let Some((rule, observed)) = rule {
+        seen = seen.by_rule(rule, observed);
     }
     if let Some(detail) = detail {
         seen = seen.with_detail(detail);

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use config::{Auto, RouteTable, SmartproxyConfig};
 use control::server::Peers;
 use control::{Access, Plaintext, Reading, Time, TokenFile};
-use ledger::{Ledger, LedgerLimits, Observation, Reason, Rhythm, Role, SharedLedger};
+use ledger::{Ledger, LedgerLimits, Limit, Observation, Reason, Rhythm, Role, SharedLedger};
 use runtime::{
     AcceptErrors, Bound, Clock, CloseMode, CloseOrder, ConnectionManager, DescriptorLimit, Drain,
     DrainSwitch, Keepalive, Resolver, SettledTotals, Sharing, accept_loop, mint, tasks,
@@ -32,7 +32,7 @@ pub(crate) struct Running {
     leaving: CancellationToken,
     drain: Drain,
     pub(crate) switch: DrainSwitch,
-    pub(crate) drain_limit: Duration,
+    pub(crate) longest_drain: Limit,
 }
 
 /// How long closed connections get to say goodbye once they were ordered to.
@@ -127,8 +127,8 @@ pub(crate) fn start(
     };
     let control = start_control(control_listener, metrics_listener, access, status, peers, leaving.clone())?;
     front.ready();
-    let drain_limit = settings.timeouts.drain.value;
-    Ok(Running { app, front, listeners, control, leaving, drain, switch, drain_limit })
+    let longest_drain = crate::drain::longest(&app, crate::bounds::limit(&settings.timeouts.drain));
+    Ok(Running { app, front, listeners, control, leaving, drain, switch, longest_drain })
 }
 
 /// How many threads carry connections.
@@ -140,7 +140,7 @@ pub(crate) fn worker_threads(configured: Auto<u32>) -> u32 {
 impl Running {
     /// Waits for the word to leave, and leaves: takes nothing new, lets finish, then ends what is left.
     pub(crate) async fn until_empty(self) -> Result<()> {
-        let Self { app, front, listeners, control, leaving, drain, .. } = self;
+        let Self { app, front, listeners, control, leaving, drain, longest_drain, .. } = self;
         tokio::select! {
             () = drain.draining() => {}
             () = control.ended() => bail!("the control thread ended: no process serves without it"),
@@ -153,10 +153,15 @@ impl Running {
         tracing::info!(live = app.manager.ledger().connected_clients(), "listeners closed");
         tokio::select! {
             () = empty(&app) => {}
+            never = crate::drain::end_by_entry(&app) => match never {},
             () = drain.stopping() => {
-                let reason = if drain.was_cut_short() { Reason::Shutdown } else { Reason::DrainDeadline };
-                let observation = Observation::new(Role::Front, reason, None, Duration::ZERO);
-                let ended = app.manager.close_all(&CloseOrder { observation, mode: CloseMode::Abort });
+                let (reason, order) = if drain.was_cut_short() {
+                    let observation = Observation::new(Role::Front, Reason::Shutdown, None, Duration::ZERO);
+                    (Reason::Shutdown, CloseOrder { observation, mode: CloseMode::Abort })
+                } else {
+                    (Reason::DrainDeadline, runtime::drain_order(Role::Front, &longest_drain))
+                };
+                let ended = app.manager.close_all(&order);
                 tracing::info!(ended, %reason, "ending what is left");
                 if tokio::time::timeout(FAREWELL, empty(&app)).await.is_err() {
                     tracing::warn!(live = app.manager.ledger().connected_clients(), "some did not end in time");

@@ -151,6 +151,10 @@ impl Forwarding<'_> {
         let (body, upload) = RequestBody::new(incoming, &conversation.activity, guard);
         let replayable = body.is_empty() && parts.method.is_idempotent();
         conversation.introduction.rewrite(&mut parts, asked);
+        if !body.is_empty() && !parts.headers.contains_key(header::CONTENT_LENGTH) {
+            // By itself hyper frames no body of a GET or HEAD whose length it does not know: it would be lost.
+            parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         let mut request = Request::from_parts(parts, body);
 
         let mut lease = self.connect(Reuse::Allowed).await.map_err(Failure::Target)?;
@@ -207,7 +211,16 @@ impl Forwarding<'_> {
         let mut failure = TargetFailure::of(Reason::NoHealthyTarget);
         for step in 0..count {
             let target = &self.forward.targets[((self.turn + step) % count) as usize];
-            let mut addresses = match gateway.resolve(target).await {
+            // Each target has `connect`, from its name to its socket.
+            let until = gateway.clock().active().saturating_add(connect.value);
+            let resolved = tokio::select! {
+                resolved = gateway.resolve(target) => resolved,
+                () = gateway.clock().sleep_until(until) => {
+                    let armed = armed(DeadlineName::Connect, &connect, until.saturating_sub(connect.value));
+                    return Err(TargetFailure::expired(Reason::TargetResolveFailed, &armed));
+                }
+            };
+            let mut addresses = match resolved {
                 Ok(addresses) => addresses,
                 Err(unresolved) => {
                     failure = unresolved;
@@ -223,7 +236,6 @@ impl Forwarding<'_> {
             let leased = if let Some(lease) = idle {
                 Ok(lease)
             } else {
-                let until = gateway.clock().active().saturating_add(connect.value);
                 match dial(&addresses, until, DialOptions::default(), gateway.clock()).await {
                     Ok(dialled) => pool
                         .adopt(dialled, payer)

@@ -119,7 +119,12 @@ pub fn check(parts: &Parts, max_headers: usize) -> Result<Asked, HeadFault> {
         Some(target) if target.as_str() == "*" && parts.method == Method::OPTIONS => target.clone(),
         _ => return Err(HeadFault::Target),
     };
+    // A request that has a body is not over when its head is: the protocol cannot change yet (RFC 9110, 7.8).
+    let has_body = parts.headers.contains_key(header::TRANSFER_ENCODING)
+        || parts.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
     let websocket = parts.version == Version::HTTP_11
+        && parts.method == Method::GET
+        && !has_body
         && names(&parts.headers, &header::CONNECTION, "upgrade")
         && names(&parts.headers, &header::UPGRADE, "websocket");
     Ok(Asked { authority: authority(parts)?, target, websocket })
@@ -185,6 +190,9 @@ impl Introduction {
         let wants_trailers = names(&parts.headers, &header::TE, "trailers");
         remove_hop_by_hop(&mut parts.headers);
         parts.headers.remove(header::EXPECT);
+        if parts.version >= Version::HTTP_2 {
+            join_cookies(&mut parts.headers);
+        }
         remove_spoofed(&mut parts.headers);
         let (proto, scheme) = match self.scheme {
             Scheme::Http => (HeaderValue::from_static("http"), "http"),
@@ -241,6 +249,16 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
     for name in [KEEP_ALIVE, PROXY_CONNECTION, header::TE, header::TRANSFER_ENCODING, header::UPGRADE] {
         headers.remove(name);
+    }
+}
+
+/// HTTP/2 clients may send each cookie in a line of its own; HTTP/1.1 knows one line (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
     }
 }
 
@@ -439,6 +457,17 @@ mod tests {
         );
         let headers = rewritten(&[host, ("upgrade", "websocket")]);
         assert!(!headers.contains_key("upgrade"), "Connection does not name it");
+        // RFC 6455, 4.1 and RFC 9110, 7.8: GET, and nothing of the request is still to come.
+        let asks = |method: &str, extra: &[(&str, &str)]| {
+            let own = [host, ("connection", "upgrade"), ("upgrade", "websocket")];
+            let headers: Vec<_> = own.into_iter().chain(extra.iter().copied()).collect();
+            check(&super::tests::head(Version::HTTP_11, method, "/", &headers), 100).unwrap().websocket
+        };
+        assert!(asks("GET", &[]) && asks("GET", &[("content-length", "0")]));
+        assert!(!asks("HEAD", &[]) && !asks("POST", &[("content-length", "0")]));
+        assert!(
+            !asks("GET", &[("content-length", "5")]) && !asks("GET", &[("transfer-encoding", "chunked")])
+        );
         let headers = rewritten(&[host, ("te", "gzip, Trailers")]);
         assert_eq!(
             (&headers["connection"], &headers["te"]),

@@ -53,6 +53,10 @@ pub(super) async fn drive(
     drop(http);
     // Who expected a switch says goodbye: the lease is dropped, or has become a tunnel.
     let is_ours = !connection.may_switch.load(Relaxed);
+    if is_ours {
+        // A switch that nobody asked for leaves the socket in a response that is about to be refused.
+        let _in_time = tokio::time::timeout(farewell.close.value, connection.released.cancelled()).await;
+    }
     if let Some(leg) = is_ours.then(|| connection.take_leg()).flatten() {
         // A target that is in the middle of something must not take our end for a complete one.
         let orderly = ended_well && !connection.in_use.load(Relaxed);

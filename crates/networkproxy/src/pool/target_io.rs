@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use ledger::{Direction, LegName, Traffic};
 use runtime::{Clock, LegIo};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::DropGuard;
 
 /// What the socket of one target connection tells those who use it.
 #[derive(Debug)]
@@ -89,11 +90,13 @@ impl TargetWire {
 pub struct TargetIo {
     io: LegIo,
     wire: Arc<TargetWire>,
+    /// Dropped after `io`: whoever says goodbye waits for it.
+    _released: DropGuard,
 }
 
 impl TargetIo {
-    pub(super) const fn new(io: LegIo, wire: Arc<TargetWire>) -> Self {
-        Self { io, wire }
+    pub(super) const fn new(io: LegIo, wire: Arc<TargetWire>, released: DropGuard) -> Self {
+        Self { io, wire, _released: released }
     }
 
     fn wrote(&self, written: io::Result<usize>) -> io::Result<usize> {

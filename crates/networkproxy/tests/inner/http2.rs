@@ -280,3 +280,22 @@ async fn a_head_with_too_many_fields_is_told_so() {
     let response = sender.send_request(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
 }
+
+/// RFC 9113, 8.2.3: cookies that came in lines of their own are one line for HTTP/1.1.
+#[tokio::test]
+async fn cookies_are_joined_for_the_target() {
+    let target = Target::listen().await;
+    let world = World::new(SELF_SIGNED, tls_site(&[target.address]));
+    let (mut sender, _conn) = h2(&world).await;
+    let mut request = get("/");
+    for crumb in ["a=1", "b=2", "c=3"] {
+        request.headers_mut().append("cookie", crumb.parse().unwrap());
+    }
+    let (response, ()) = tokio::join!(sender.send_request(request), async {
+        let (mut socket, head) = target.request().await;
+        assert_eq!(head.matches("cookie").count(), 1, "{head}");
+        assert_eq!(header(&head, "cookie"), Some("a=1; b=2; c=3"));
+        socket.write_all(OK.as_bytes()).await.unwrap();
+    });
+    assert_eq!(response.unwrap().status(), 200);
+}

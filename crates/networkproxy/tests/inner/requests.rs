@@ -338,3 +338,21 @@ async fn a_request_that_wants_to_be_the_last_is() {
         assert_eq!(world.reasons(conn).await[0], Reason::Finished);
     }
 }
+
+/// whatever the method, a body whose length nobody said goes on whole.
+#[tokio::test]
+async fn a_body_without_a_length_goes_on_whatever_the_method() {
+    for method in ["GET", "HEAD", "DELETE", "POST"] {
+        let target = Target::listen().await;
+        let world = World::new("", site(&[target.address]));
+        let mut front = world.http().await;
+        front
+            .send(format!("{method} /x HTTP/1.1\r\nhost: a.example\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"))
+            .await;
+        let (mut socket, head) = target.request().await;
+        assert_eq!(header(&head, "transfer-encoding"), Some("chunked"), "{head}");
+        let mut body = [0; 15];
+        within(socket.read_exact(&mut body)).await.unwrap();
+        assert_eq!(&body, b"5\r\nhello\r\n0\r\n\r\n", "{method}");
+    }
+}
