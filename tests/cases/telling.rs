@@ -22,6 +22,33 @@ async fn lines_of(pair: &Pair, which: Which, id: &str) -> Result<Vec<Value>> {
     Ok(lines())
 }
 
+/// At debug level every line about a connection carries its `conn` span: id, client, listener, route.
+#[tokio::test]
+async fn lines_about_a_connection_carry_its_span() -> Result<()> {
+    let address = Address::next();
+    let target = Target::echo(address).await?;
+    let routes = [Route::terminate_tcp("ended", target.address()).domain("app.test")];
+    let json = |setup: Setup| setup.front("log", "format", "json").inner("log", "format", "json");
+    let setup = json(Setup::new(routes)).front("log", "level", "debug").inner("log", "level", "debug");
+    let pair = Pair::start(address, setup).await?;
+    let mut client = Tls::to("app.test").connect(pair.tls()).await?;
+    echo(&mut client, b"1234567").await?;
+    let from = client.get_ref().0.local_addr()?;
+    drop(client);
+    pair.ended_with(from, "client_closed", "client").await?;
+    for which in e2e::BOTH {
+        let log = pair.process(which).log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let of_client =
+            |line: &Value| line["span"]["name"] == "conn" && line["span"]["client"] == from.to_string();
+        let observed = lines.filter(|line| line["message"] == "observed").find(of_client);
+        let span = observed.with_context(|| format!("{which:?}: {log}"))?["span"].clone();
+        ensure!(span["id"].is_string() && span["listener"].is_string(), "{span:#}");
+        ensure!(span["route"] == "ended", "{which:?}: {span:#}");
+    }
+    pair.teardown().await
+}
+
 /// Exactly one INFO line for each connection in each process that had a half of it, at settlement, with cause, bytes,
 /// phase and duration; a refused one too.
 #[tokio::test]

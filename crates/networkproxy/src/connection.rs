@@ -22,6 +22,7 @@ use runtime::{DialOptions, Goodbye, Leg, Origin, Parting, TrackedConnection, cle
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::ending::{Ended, conclude};
 use crate::failure::TargetFailure;
@@ -93,7 +94,7 @@ pub async fn carry(
         at: gateway.clock().now().wall,
     };
     let half = (ConnectionId(header.connection_id), Attempt(verified.counter));
-    let opened = gateway.manager.adopt_inner(socket, read_past.len(), arrival, half, front, accept);
+    let opened = gateway.manager.adopt_inner(socket, read_past.len(), arrival, half, front, accept.clone());
     let (mut tracked, hop) = match opened {
         Ok(opened) => opened,
         Err(error) => {
@@ -117,45 +118,51 @@ pub async fn carry(
     let life = Life { inside, hop: &hop, ahead: &ahead, routing, table };
 
     // What it speaks decides the rest; either way it ends with how to leave the hop, and maybe a target.
-    let left = match (header.class, protocol) {
-        (HopClass::Tls, protocol) => {
-            tracked.arm(DeadlineName::TlsHandshake, &gateway.timeouts.tls_handshake, Restart::Never);
-            tracked.record(known.chain([Change::Phase(Phase::TlsHandshake, None)]));
-            let shaken = tokio::select! {
-                biased;
-                shaken = gateway.tls.accept(protocol, socket) => shaken.map_err(|(failure, _)| Ended::Tls(failure)),
-                order = tracked.closing() => Err(Ended::Ordered(order)),
-                armed = tracked.expired() => Err(Ended::Expired(armed)),
-            };
-            match shaken {
-                Err(ended) => {
-                    gateway.handshakes.failed();
-                    Left::hop(conclude(ended, &mut tracked, &hop))
-                }
-                Ok(socket) => {
-                    let tls = agreed(socket.get_ref().1);
-                    gateway.handshakes.complete(&tls);
-                    let version = match tls.alpn.as_deref() {
-                        Some("h2") => HttpVersion::Two,
-                        _ => HttpVersion::One,
-                    };
-                    let tls = Some(Change::Tls(Arc::new(tls)));
-                    match protocol {
-                        Protocol::Http => life.http(socket, version, introduction, tls, &mut tracked).await,
-                        Protocol::Tcp => life.opaque(socket, tls, &mut tracked).await,
+    let span = tracked.span(&accept);
+    let living = async {
+        match (header.class, protocol) {
+            (HopClass::Tls, protocol) => {
+                tracked.arm(DeadlineName::TlsHandshake, &gateway.timeouts.tls_handshake, Restart::Never);
+                tracked.record(known.chain([Change::Phase(Phase::TlsHandshake, None)]));
+                let shaken = tokio::select! {
+                    biased;
+                    shaken = gateway.tls.accept(protocol, socket) => shaken.map_err(|(failure, _)| Ended::Tls(failure)),
+                    order = tracked.closing() => Err(Ended::Ordered(order)),
+                    armed = tracked.expired() => Err(Ended::Expired(armed)),
+                };
+                match shaken {
+                    Err(ended) => {
+                        gateway.handshakes.failed();
+                        Left::hop(conclude(ended, &mut tracked, &hop))
+                    }
+                    Ok(socket) => {
+                        let tls = agreed(socket.get_ref().1);
+                        gateway.handshakes.complete(&tls);
+                        let version = match tls.alpn.as_deref() {
+                            Some("h2") => HttpVersion::Two,
+                            _ => HttpVersion::One,
+                        };
+                        let tls = Some(Change::Tls(Arc::new(tls)));
+                        match protocol {
+                            Protocol::Http => {
+                                life.http(socket, version, introduction, tls, &mut tracked).await
+                            }
+                            Protocol::Tcp => life.opaque(socket, tls, &mut tracked).await,
+                        }
                     }
                 }
             }
-        }
-        (HopClass::Clear, Protocol::Http) => {
-            tracked.record(known);
-            life.http(socket, HttpVersion::One, introduction, None, &mut tracked).await
-        }
-        (HopClass::Clear, Protocol::Tcp) => {
-            tracked.record(known);
-            life.opaque(socket, None, &mut tracked).await
+            (HopClass::Clear, Protocol::Http) => {
+                tracked.record(known);
+                life.http(socket, HttpVersion::One, introduction, None, &mut tracked).await
+            }
+            (HopClass::Clear, Protocol::Tcp) => {
+                tracked.record(known);
+                life.opaque(socket, None, &mut tracked).await
+            }
         }
     };
+    let left = living.instrument(span).await;
 
     // Sockets first, record last.
     let first = Parting { leg: hop, goodbye: left.hop, rest: Vec::new() };

@@ -47,7 +47,7 @@ pub fn init(log: &Log) {
             tracing_subscriber::registry().with(targets).with(lines).try_init()
         }
         LogFormat::Json => {
-            let lines = lines.json().flatten_event(true).with_current_span(false);
+            let lines = lines.json().flatten_event(true).with_current_span(true).with_span_list(false);
             tracing_subscriber::registry().with(targets).with(lines).try_init()
         }
     };

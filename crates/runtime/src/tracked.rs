@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::{
-    Armed, Attempt, Change, Class, ConnectionId, DeadlineName, Deadlines, Direction, Ending, HalfKey,
+    Accept, Armed, Attempt, Change, Class, ConnectionId, DeadlineName, Deadlines, Direction, Ending, HalfKey,
     HopCount, LegName, Limit, Now, Observation, Phase, Reason, RecordError, Restart, Role, Traffic,
 };
 use tokio::net::TcpStream;
@@ -92,6 +92,14 @@ impl TrackedConnection {
         self.opened
     }
 
+    /// What its log lines carry, whoever writes them: entered while somebody works for it. At debug level, as
+    /// are the lines: at the usual level a connection's one line says it all, and the span costs nothing.
+    pub fn span(&self, accept: &Accept) -> tracing::Span {
+        let Accept { client, listener, .. } = accept;
+        let route = tracing::field::Empty;
+        tracing::debug_span!("conn", id = %self.id(), %client, listener = &**listener, route)
+    }
+
     /// The phase it is in.
     pub const fn current_phase(&self) -> Phase {
         self.phase
@@ -117,10 +125,14 @@ impl TrackedConnection {
     /// Applies `changes` as one step of the journal, with the deadlines that are armed by now.
     pub fn record(&mut self, changes: impl IntoIterator<Item = Change>) {
         let mut entered = None;
-        let changes = changes.into_iter().inspect(|change| {
-            if let Change::Phase(phase, _) = change {
-                entered = Some(*phase);
+        let changes = changes.into_iter().inspect(|change| match change {
+            Change::Phase(phase, _) => entered = Some(*phase),
+            Change::Routing(routing) => {
+                if let Some(route) = &routing.route {
+                    tracing::Span::current().record("route", &**route);
+                }
             }
+            _ => {}
         });
         let armed = Change::Armed(self.deadlines.armed().into());
         let recorded = self.manager.ledger().record(self.key, changes.chain([armed]), self.clock().now());
@@ -192,6 +204,8 @@ impl TrackedConnection {
 
     /// Adds to the evidence.
     pub fn observe(&mut self, observation: Observation) {
+        let Observation { reason, leg, detail, .. } = &observation;
+        tracing::debug!(%reason, leg = leg.map(LegName::name), detail = detail.as_deref(), "observed");
         self.observations.get_or_insert_default().push(observation);
     }
 

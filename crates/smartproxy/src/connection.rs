@@ -15,6 +15,7 @@ use ledger::{
 use runtime::preface::AlertDescription;
 use runtime::{CloseMode, CloseOrder, FarewellLimits, Goodbye, Leg, Origin, Parting, TrackedConnection};
 use tokio::net::TcpStream;
+use tracing::Instrument as _;
 
 use crate::app::{App, EntryState, Port};
 use crate::first_bytes::{CLIENT, InitialData, Kind, NoInitialData, read_initial_data};
@@ -38,9 +39,10 @@ pub(crate) async fn serve(app: Arc<App>, socket: TcpStream, remote: SocketAddr, 
     let listener = Arc::clone(&port.name);
     let source = AddressSource::Socket;
     let accept = Accept { listener, client, remote: client, local, source, at: now.wall };
-    let (mut tracked, leg) = app.manager.create_connection(socket, accept);
+    let (mut tracked, leg) = app.manager.create_connection(socket, accept.clone());
+    let span = tracked.span(&accept);
 
-    let partings = live(&app, &mut tracked, leg, client, &port).await;
+    let partings = live(&app, &mut tracked, leg, client, &port).instrument(span).await;
 
     let Partings { client, other, undelivered, limits } = partings;
     let farewell = runtime::cleanup_connection(&mut tracked, client, other, &limits).await;
