@@ -13,7 +13,7 @@ use messages::{
 };
 use tonic::Code;
 
-use crate::harness::{Front, Inner, Place, agree, ready, until};
+use crate::harness::{Front, Inner, Node, Place, agree, ready, until};
 use crate::traffic::{open_bridged, open_front, open_relayed};
 
 async fn admin(address: std::net::SocketAddr, place: Option<&Place>) -> api::Admin {
@@ -327,6 +327,13 @@ async fn counters_agree_across_processes() {
         bridged.end(&front.node, &inner.node, 3);
     }
     agree(&[(&front.node, &inner.node)]).await;
+    // Each settles by itself and tells so, after all that its settlement rests on.
+    let told = |by: &Node, of: &Node| {
+        by.ledger.counters(by.time.now()).mirrors[0].tally.settled
+            == of.ledger.counters(of.time.now()).tally.settled
+    };
+    let both = || told(&front.node, &inner.node) && told(&inner.node, &front.node);
+    until("the tallies of both", both, String::new).await;
     let mut at_front = admin(front.address, None).await.connections();
     let mut at_inner = admin(inner.address, None).await.connections();
     let front_says = at_front.get_counters(GetCountersRequest {}).await.unwrap().into_inner();
