@@ -109,6 +109,14 @@ fn text_that_is_not_utf_8_is_refused_at_its_first_wrong_byte() {
     assert_eq!(after_mark, ["f:1:10: `version`: 2 is not known here; expected `1`"]);
 }
 
+/// what stands behind a NUL would be read by nobody.
+#[test]
+fn a_nul_is_refused_where_it_stands() {
+    let expected = "a NUL character; expected text without control characters";
+    assert_eq!(lines("version: 1\n# c\0omment\nfoo: 1\n"), [format!("f:2:4: {expected}")]);
+    assert_eq!(lines_of_bytes(b"version: 1\n\0\nfoo: bar\n{{{"), [format!("f:2:1: {expected}")]);
+}
+
 #[test]
 fn a_file_that_cannot_be_read_is_one_problem() {
     let report = load("/does/not/exist".as_ref(), &Surroundings::real(), check_smartproxy);

@@ -65,6 +65,12 @@ pub fn start(
         Auto::Exactly(number) => Some(number),
     };
     let capacity = descriptors.check(configured)?;
+    if capacity == 0 {
+        bail!(
+            "{} file descriptors leave none for connections; raise the limit (ulimit -Hn, LimitNOFILE=)",
+            descriptors.0
+        );
+    }
     let admin = bind_exclusive(config.admin.listen, "admin")?;
     let metrics = bind_exclusive(config.metrics.listen, "metrics")?;
     let hop = Bound::bind(config.hop.listen, Sharing::Exclusive, None).context("hop")?;

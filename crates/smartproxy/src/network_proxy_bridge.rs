@@ -66,8 +66,9 @@ pub(crate) async fn forward_to_network_proxy(
     arm_max_lifetime(tracked, state);
     let mut held: Option<Held<'_>> = None;
     let mut last_failure: Option<Failed> = None;
+    let mut last_tried: Option<ledger::InstanceId> = None;
     let over = loop {
-        let full = match app.peers.pick() {
+        let full = match app.peers.pick_other_than(last_tried) {
             Pick::Ready(proxy) => match attempt(app, tracked, &client, state, &initial, &proxy).await {
                 Attempted::Through(hop) => {
                     if let Some(held) = held {
@@ -78,6 +79,7 @@ pub(crate) async fn forward_to_network_proxy(
                 Attempted::Over(over, hop) => break (over, hop),
                 Attempted::Failed(failed) => {
                     last_failure = failed;
+                    last_tried = Some(proxy.instance);
                     app.counts.rebridge();
                     false
                 }
@@ -154,8 +156,8 @@ async fn wait(
 ) -> Result<(), Over> {
     let mut changed = app.peers.changed();
     changed.mark_unchanged();
-    if matches!(app.peers.pick(), Pick::Ready(_)) {
-        // It is there, but the last attempt failed: its session may be about to go down.
+    if app.peers.has_ready() {
+        // One is there, but the last attempt failed: its session may be about to go down.
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => return Ok(()),
             over = interrupted(tracked, client, initial) => return Err(over),

@@ -138,19 +138,25 @@ impl Peers {
     /// Who takes the next connection: of those that are ready, the one with the fewest; in turn, where
     /// several have as few.
     pub fn pick(&self) -> Pick {
+        self.pick_other_than(None)
+    }
+
+    /// As [`Peers::pick`], another than the one that has just failed, where another is ready.
+    pub fn pick_other_than(&self, failed: Option<InstanceId>) -> Pick {
         let Shared { directory, turn, .. } = &*self.shared;
         let now = self.shared.time.now();
         let generation = self.generation();
-        let mut fewest: Vec<(u64, NetworkProxy)> = Vec::new();
+        let mut fewest: Vec<((bool, u64), NetworkProxy)> = Vec::new();
         let mut full = false;
         for (readiness, joined, candidate) in
             directory.each(|(instance, facts)| self.judge(*instance, facts, generation, now))
         {
             full |= readiness == Readiness::Full;
             let Some(candidate) = candidate.filter(|_| readiness == Readiness::Ready) else { continue };
-            match fewest.first().map_or(std::cmp::Ordering::Equal, |(least, _)| joined.cmp(least)) {
-                std::cmp::Ordering::Less => fewest = vec![(joined, candidate)],
-                std::cmp::Ordering::Equal => fewest.push((joined, candidate)),
+            let load = (failed == Some(candidate.instance), joined);
+            match fewest.first().map_or(std::cmp::Ordering::Equal, |(least, _)| load.cmp(least)) {
+                std::cmp::Ordering::Less => fewest = vec![(load, candidate)],
+                std::cmp::Ordering::Equal => fewest.push((load, candidate)),
                 std::cmp::Ordering::Greater => {}
             }
         }
@@ -161,6 +167,14 @@ impl Peers {
         }
         let turn = turn.fetch_add(1, Ordering::Relaxed) % fewest.len();
         Pick::Ready(fewest.swap_remove(turn).1)
+    }
+
+    /// Is any of them ready? Takes nobody's turn.
+    pub fn has_ready(&self) -> bool {
+        let (now, generation) = (self.shared.time.now(), self.generation());
+        let judged =
+            self.shared.directory.each(|(instance, facts)| self.judge(*instance, facts, generation, now));
+        judged.into_iter().any(|(readiness, ..)| readiness == Readiness::Ready)
     }
 
     /// A number that grows whenever the answer of [`Peers::pick`] may have changed.

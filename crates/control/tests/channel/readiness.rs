@@ -46,6 +46,25 @@ async fn connections_are_spread_over_those_that_are_ready() {
     }
 }
 
+/// P6: whoever failed just now is not tried next while another is ready, however few connections it has.
+#[tokio::test]
+async fn another_is_picked_after_one_failed() {
+    let place = Place::new();
+    let front = Front::start(&place);
+    let one = Inner::start(&place, front.address);
+    ready(&front, &one).await;
+    let Pick::Ready(alone) = front.peers.pick_other_than(Some(one.instance())) else { panic!("nobody") };
+    assert_eq!(alone.instance, one.instance(), "better than nobody");
+    let two = Inner::start(&place, front.address);
+    ready(&front, &two).await;
+    let _busy = open_bridged(&front.node, &two.node);
+    for _ in 0..10 {
+        assert!(front.peers.has_ready());
+        let Pick::Ready(other) = front.peers.pick_other_than(Some(one.instance())) else { panic!("nobody") };
+        assert_eq!(other.instance, two.instance());
+    }
+}
+
 /// a full networkproxy is not sent any more, and `pick` says that it is full and not that it is away.
 #[tokio::test]
 async fn a_full_networkproxy_is_passed_over_until_there_is_room() {
