@@ -155,9 +155,7 @@ pub fn load<C>(
         Ok(text) => check(&name, &text, surroundings),
         Err(error) => {
             let good = error.utf8_error().valid_up_to();
-            let before = String::from_utf8_lossy(&error.as_bytes()[..good]).into_owned();
-            let line = before.matches('\n').count() as u32 + 1;
-            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() as u32 + 1;
+            let At { line, column } = At::after(&String::from_utf8_lossy(&error.as_bytes()[..good]));
             let place = Place { file: name.into(), line, column };
             Report::of(Problem::new(place, "this byte is not UTF-8", "text in UTF-8"))
         }

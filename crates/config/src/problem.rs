@@ -70,6 +70,13 @@ pub(crate) struct At {
 impl At {
     /// The first character of a file.
     pub(crate) const START: Self = Self { line: 1, column: 1 };
+
+    /// The character that follows `before`, the file's text up to it.
+    pub(crate) fn after(before: &str) -> Self {
+        let line = before.matches('\n').count() as u32 + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() as u32 + 1;
+        Self { line, column }
+    }
 }
 
 /// The problems of one file, as they are found.

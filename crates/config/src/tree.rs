@@ -119,10 +119,7 @@ pub(crate) fn parse(text: &str, problems: &mut Problems) -> Option<Node> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if let Some(nul) = text.find('\0') {
         // The parser takes it for the end of the file: what follows would be accepted without effect.
-        let before = &text[..nul];
-        let line = before.matches('\n').count() as u32 + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() as u32 + 1;
-        problems.error(At { line, column }, "a NUL character", "text without control characters");
+        problems.error(At::after(&text[..nul]), "a NUL character", "text without control characters");
         return None;
     }
     let mut builder = Builder { problems, open: Vec::new(), root: None, documents: 0, too_deep: 0 };

@@ -121,11 +121,7 @@ impl Armed {
 
     /// The rule for a termination.
     pub fn rule(&self) -> Rule {
-        Rule {
-            name: self.name.name().into(),
-            limit: format!("{:?}", self.limit).into(),
-            source: (*self.source).into(),
-        }
+        rule(self.name, self.limit, &self.source)
     }
 }
 
@@ -133,6 +129,11 @@ impl Limit {
     /// A limit that the configuration left at its default.
     pub fn default_of(value: Duration) -> Self {
         Self { value, source: "default".into() }
+    }
+
+    /// The rule for a termination, where this is the limit of `name`.
+    pub fn rule(&self, name: DeadlineName) -> Rule {
+        rule(name, self.value, &self.source)
     }
 
     /// This limit, later by up to `percent` of its value, chosen by `seed`: connections of one moment do not
@@ -143,6 +144,10 @@ impl Limit {
         let extra = self.value.mul_f64((percent / 100.0).clamp(0.0, 1.0) * fraction);
         Self { value: self.value.saturating_add(extra), source: Arc::clone(&self.source) }
     }
+}
+
+fn rule(name: DeadlineName, limit: Duration, source: &str) -> Rule {
+    Rule { name: name.name().into(), limit: format!("{limit:?}").into(), source: source.into() }
 }
 
 #[cfg(test)]

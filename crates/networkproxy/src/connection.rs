@@ -94,7 +94,7 @@ pub async fn carry(
         at: gateway.clock().now().wall,
     };
     let half = (ConnectionId(header.connection_id), Attempt(verified.counter));
-    let opened = gateway.manager.adopt_inner(socket, read_past.len(), arrival, half, front, accept.clone());
+    let opened = gateway.manager.adopt_inner(socket, read_past.len(), arrival, half, front, accept);
     let (mut tracked, hop) = match opened {
         Ok(opened) => opened,
         Err(error) => {
@@ -118,7 +118,7 @@ pub async fn carry(
     let life = Life { inside, hop: &hop, ahead: &ahead, routing, table };
 
     // What it speaks decides the rest; either way it ends with how to leave the hop, and maybe a target.
-    let span = tracked.span(&accept);
+    let span = tracked.span(header.client, &inside.listener);
     let living = async {
         match (header.class, protocol) {
             (HopClass::Tls, protocol) => {

@@ -13,10 +13,10 @@ use anyhow::{Context as _, Result, bail};
 use config::{Auto, NetworkproxyConfig};
 use control::client::{Upstream, UpstreamSettings, UpstreamState};
 use control::{Access, InnerTerms, Plaintext, Reading, Time, TokenFile};
-use ledger::{Ledger, LedgerLimits, Observation, Reason, Rhythm, Role, SharedLedger};
+use ledger::{Ledger, LedgerLimits, Rhythm, Role, SharedLedger};
 use runtime::{
-    AcceptErrors, Bound, Clock, CloseMode, CloseOrder, ConnectionManager, DescriptorLimit, Drain,
-    DrainSwitch, Resolver, Sharing, accept_loop, mint, tasks,
+    AcceptErrors, Bound, Clock, ConnectionManager, DescriptorLimit, Drain, DrainSwitch, Resolver, Sharing,
+    accept_loop, mint, tasks,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -180,15 +180,9 @@ impl Running {
         tokio::select! {
             () = empty(ledger) => {}
             () = drain.stopping() => {
-                let (reason, order) = if drain.was_cut_short() {
-                    let observation = Observation::new(Role::Inner, Reason::Shutdown, None, Duration::ZERO);
-                    (Reason::Shutdown, CloseOrder { observation, mode: CloseMode::Abort })
-                } else {
-                    let order = runtime::drain_order(Role::Inner, &inner.gateway.timeouts.drain);
-                    (Reason::DrainDeadline, order)
-                };
+                let order = drain.last_order(Role::Inner, &inner.gateway.timeouts.drain);
                 let ended = inner.gateway.manager.close_all(&order);
-                tracing::info!(ended, %reason, "ending what is left");
+                tracing::info!(ended, reason = %order.observation.reason, "ending what is left");
                 if tokio::time::timeout(FAREWELL, empty(ledger)).await.is_err() {
                     tracing::warn!(live = ledger.connected_clients(), "some did not end in time");
                 }

@@ -4,10 +4,10 @@
 //! connection's owner. *Never* closes anything: the owner does, at its next await.
 //! *Invariant*: the first caller wins, and the owner sees the order however late it looks.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use ledger::{Armed, DeadlineName, Limit, Observation, Reason, Restart, Role};
+use ledger::{DeadlineName, Limit, Observation, Reason, Role};
 use tokio::sync::Notify;
 
 /// Why a connection is to be closed, and how.
@@ -30,11 +30,8 @@ pub enum CloseMode {
 
 /// The order for what is left when the time of a drain, `limit`, is over.
 pub fn drain_order(role: Role, limit: &Limit) -> CloseOrder {
-    let source = Arc::clone(&limit.source);
-    let (name, restart) = (DeadlineName::Drain, Restart::Never);
-    let rule = Armed { name, limit: limit.value, source, since: Duration::ZERO, restart }.rule();
     let observation = Observation::new(role, Reason::DrainDeadline, None, Duration::ZERO)
-        .by_rule(rule, format!("{:?}", limit.value));
+        .by_rule(limit.rule(DeadlineName::Drain), format!("{:?}", limit.value));
     CloseOrder { observation, mode: CloseMode::Abort }
 }
 

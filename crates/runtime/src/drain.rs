@@ -6,9 +6,11 @@
 
 use std::time::Duration;
 
+use ledger::{Limit, Observation, Reason, Role};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::close::{CloseMode, CloseOrder, drain_order};
 
 /// How far the process is in leaving.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,6 +96,15 @@ impl Drain {
     /// Was the process told to stop at once, before the drain's end?
     pub fn was_cut_short(&self) -> bool {
         *self.state.borrow() == Leaving::Stopping
+    }
+
+    /// The order for what is left once it is [stopping](Self::stopping): cut short, or at its `limit`.
+    pub fn last_order(&self, role: Role, limit: &Limit) -> CloseOrder {
+        if self.was_cut_short() {
+            let observation = Observation::new(role, Reason::Shutdown, None, Duration::ZERO);
+            return CloseOrder { observation, mode: CloseMode::Abort };
+        }
+        drain_order(role, limit)
     }
 
     async fn wait_for(&self, wanted: impl Fn(Leaving) -> bool) -> Leaving {

@@ -21,8 +21,8 @@ use crate::tracked::TrackedConnection;
 
 /// Between two sweeps for records without an owner.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
-/// Keys compared per hold of the locks.
-const SWEPT_AT_ONCE: usize = 1_024;
+/// Keys looked at per hold of the books.
+const AT_ONCE: usize = 1_024;
 
 /// The live connections of a process. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -99,15 +99,17 @@ impl ConnectionManager {
         slots.into_iter().filter(|slot| slot.give(order.clone(), now)).count()
     }
 
+    /// The keys of the live records, in stretches short enough for whoever waits for the books meanwhile.
+    pub fn live_keys(&self) -> impl Iterator<Item = Vec<HalfKey>> + '_ {
+        let stretch_beyond = |from| Some(self.ledger().live(from, AT_ONCE)).filter(|keys| !keys.is_empty());
+        std::iter::successors(stretch_beyond(None), move |keys| stretch_beyond(keys.last().copied()))
+    }
+
     /// Ends the live records that no connection owns, now and at the last call; how many. By construction there
     /// are none: each is a bug, is logged and counted. `suspects` is kept from call to call.
     pub fn sweep(&self, suspects: &mut BTreeSet<HalfKey>) -> usize {
         let mut unowned = BTreeSet::new();
-        let mut from = None;
-        loop {
-            let stretch = self.ledger().live(from, SWEPT_AT_ONCE);
-            let Some(last) = stretch.last() else { break };
-            from = Some(*last);
+        for stretch in self.live_keys() {
             let live = self.live();
             unowned.extend(stretch.iter().filter(|key| !live.slots.contains_key(key)));
         }

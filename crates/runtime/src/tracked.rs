@@ -5,11 +5,12 @@
 //! [`TrackedConnection::finish`], or when the owner is dropped (a panic, an aborted task) with what was
 //! observed until then.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::{
-    Accept, Armed, Attempt, Change, Class, ConnectionId, DeadlineName, Deadlines, Direction, Ending, HalfKey,
+    Armed, Attempt, Change, Class, ConnectionId, DeadlineName, Deadlines, Direction, Ending, HalfKey,
     HopCount, LegName, Limit, Now, Observation, Phase, Reason, RecordError, Restart, Role, Traffic,
 };
 use tokio::net::TcpStream;
@@ -94,10 +95,8 @@ impl TrackedConnection {
 
     /// What its log lines carry, whoever writes them: entered while somebody works for it. At debug level, as
     /// are the lines: at the usual level a connection's one line says it all, and the span costs nothing.
-    pub fn span(&self, accept: &Accept) -> tracing::Span {
-        let Accept { client, listener, .. } = accept;
-        let route = tracing::field::Empty;
-        tracing::debug_span!("conn", id = %self.id(), %client, listener = &**listener, route)
+    pub fn span(&self, client: SocketAddr, listener: &str) -> tracing::Span {
+        tracing::debug_span!("conn", id = %self.id(), %client, listener, route = tracing::field::Empty)
     }
 
     /// The phase it is in.
@@ -124,18 +123,18 @@ impl TrackedConnection {
 
     /// Applies `changes` as one step of the journal, with the deadlines that are armed by now.
     pub fn record(&mut self, changes: impl IntoIterator<Item = Change>) {
-        let mut entered = None;
+        let (mut entered, mut routed) = (None, None);
         let changes = changes.into_iter().inspect(|change| match change {
             Change::Phase(phase, _) => entered = Some(*phase),
-            Change::Routing(routing) => {
-                if let Some(route) = &routing.route {
-                    tracing::Span::current().record("route", &**route);
-                }
-            }
+            Change::Routing(routing) => routed.clone_from(&routing.route),
             _ => {}
         });
         let armed = Change::Armed(self.deadlines.armed().into());
         let recorded = self.manager.ledger().record(self.key, changes.chain([armed]), self.clock().now());
+        // The books are free again: whoever listens to spans may take its time.
+        if let Some(route) = routed {
+            tracing::Span::current().record("route", &*route);
+        }
         match recorded {
             Ok(()) => self.phase = entered.unwrap_or(self.phase),
             Err(RecordError::Step(step)) => {

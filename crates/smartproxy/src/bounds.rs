@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use config::{Entry, RouteTimeouts, Sourced, Timeouts};
-use ledger::{Limit, Rule};
+use ledger::Limit;
 use runtime::{FarewellLimits, Keepalive, Mode, RelayOptions};
 
 /// The deadlines before an entry is known.
@@ -81,11 +81,6 @@ impl EntryBounds {
     pub(crate) fn bridged(&self, networkproxy_half_close: Duration) -> RelayOptions {
         let longest = networkproxy_half_close.max(self.routes_half_close);
         RelayOptions { half_close: backstop("half_close", longest), ..self.relay.clone() }
-    }
-
-    /// The rule that nobody waits for a networkproxy here.
-    pub(crate) fn no_hold(&self) -> Rule {
-        Rule { name: "hold".into(), limit: "0ns".into(), source: (*self.hold.source).into() }
     }
 
     /// Its idle clocks likewise; a route's own may be longer than any that networkproxy announced.

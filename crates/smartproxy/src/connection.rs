@@ -39,8 +39,8 @@ pub(crate) async fn serve(app: Arc<App>, socket: TcpStream, remote: SocketAddr, 
     let listener = Arc::clone(&port.name);
     let source = AddressSource::Socket;
     let accept = Accept { listener, client, remote: client, local, source, at: now.wall };
-    let (mut tracked, leg) = app.manager.create_connection(socket, accept.clone());
-    let span = tracked.span(&accept);
+    let (mut tracked, leg) = app.manager.create_connection(socket, accept);
+    let span = tracked.span(client, &port.name);
 
     let partings = live(&app, &mut tracked, leg, client, &port).instrument(span).await;
 

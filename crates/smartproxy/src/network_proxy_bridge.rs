@@ -90,7 +90,10 @@ pub(crate) async fn forward_to_network_proxy(
         if let Err(reason) = hold(app, tracked, state, &mut held) {
             let rule = match reason {
                 Reason::HoldFull => app.limit_behind(reason),
-                _ => Some((state.bounds.no_hold(), "0ns".to_owned())),
+                _ => Some((
+                    state.bounds.hold.rule(DeadlineName::Hold),
+                    format!("{:?}", state.bounds.hold.value),
+                )),
             };
             return no_network_proxy(tracked, client, &initial, state, reason, full, last_failure, rule);
         }

@@ -11,10 +11,10 @@ use anyhow::{Context as _, Result, bail};
 use config::{Auto, RouteTable, SmartproxyConfig};
 use control::server::Peers;
 use control::{Access, Plaintext, Reading, Time, TokenFile};
-use ledger::{Ledger, LedgerLimits, Limit, Observation, Reason, Rhythm, Role, SharedLedger};
+use ledger::{Ledger, LedgerLimits, Limit, Rhythm, Role, SharedLedger};
 use runtime::{
-    AcceptErrors, Bound, Clock, CloseMode, CloseOrder, ConnectionManager, DescriptorLimit, Drain,
-    DrainSwitch, Keepalive, Resolver, SettledTotals, Sharing, accept_loop, mint, tasks,
+    AcceptErrors, Bound, Clock, ConnectionManager, DescriptorLimit, Drain, DrainSwitch, Keepalive, Resolver,
+    SettledTotals, Sharing, accept_loop, mint, tasks,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -155,14 +155,9 @@ impl Running {
             () = empty(&app) => {}
             never = crate::drain::end_by_entry(&app) => match never {},
             () = drain.stopping() => {
-                let (reason, order) = if drain.was_cut_short() {
-                    let observation = Observation::new(Role::Front, Reason::Shutdown, None, Duration::ZERO);
-                    (Reason::Shutdown, CloseOrder { observation, mode: CloseMode::Abort })
-                } else {
-                    (Reason::DrainDeadline, runtime::drain_order(Role::Front, &longest_drain))
-                };
+                let order = drain.last_order(Role::Front, &longest_drain);
                 let ended = app.manager.close_all(&order);
-                tracing::info!(ended, %reason, "ending what is left");
+                tracing::info!(ended, reason = %order.observation.reason, "ending what is left");
                 if tokio::time::timeout(FAREWELL, empty(&app)).await.is_err() {
                     tracing::warn!(live = app.manager.ledger().connected_clients(), "some did not end in time");
                 }
