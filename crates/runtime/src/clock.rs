@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ledger::{Now, Wall};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_getres, clock_gettime};
 
 /// The clocks of this process. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -36,11 +38,21 @@ struct Shared {
 #[derive(Debug)]
 enum Source {
     /// `CLOCK_MONOTONIC`, since the clock was started.
-    System(Instant),
+    System { start: Instant, coarse: Coarse },
     /// tokio's clock, which tests may pause.
     Tokio(tokio::time::Instant),
     /// A number that a test moves.
     Manual(Arc<AtomicU64>),
+}
+
+/// `CLOCK_MONOTONIC_COARSE` (clock_gettime(2)): the same time as of the kernel's last tick. Not reading the
+/// counter makes it several times cheaper.
+#[derive(Clone, Copy, Debug)]
+struct Coarse {
+    /// The clock's reading at the start.
+    start: u64,
+    /// How far it may be behind.
+    tick: u64,
 }
 
 /// The hand of a manual clock.
@@ -53,7 +65,9 @@ impl Clock {
     /// An observation that comes a quarter of `heartbeat` after the one before is on time; one that comes
     /// 1.25 heartbeats after it is at least one heartbeat late, and the process was suspended.
     pub fn start(heartbeat: Duration) -> Self {
-        let clock = Self::of(Source::System(Instant::now()), Some(heartbeat));
+        // In this order: it must not start after the other.
+        let coarse = Coarse::start();
+        let clock = Self::of(Source::System { start: Instant::now(), coarse }, Some(heartbeat));
         let ticker = Arc::downgrade(&clock.shared);
         let pause = heartbeat / 4;
         let spawned =
@@ -88,6 +102,13 @@ impl Clock {
     /// Active time alone: what deadlines and activity are measured in. Cheaper than [`Clock::now`].
     pub fn active(&self) -> Duration {
         let (mono, suspended) = self.shared.read();
+        Duration::from_nanos(mono.saturating_sub(suspended))
+    }
+
+    /// Active time, late by at most one tick of the kernel (1 to 10 ms) and never early: what moving bytes are
+    /// stamped with. Much cheaper than [`Clock::active`].
+    pub fn stamp(&self) -> Duration {
+        let (mono, suspended) = self.shared.read_by(Source::stamp);
         Duration::from_nanos(mono.saturating_sub(suspended))
     }
 
@@ -139,9 +160,13 @@ impl Shared {
     /// A suspension may fall between any two of these loads. A reading from before it is fine as long as the
     /// suspended time is from before it too: hence the second look.
     fn read(&self) -> (u64, u64) {
+        self.read_by(Source::mono)
+    }
+
+    fn read_by(&self, mono: impl Fn(&Source) -> u64) -> (u64, u64) {
         loop {
             let suspended = self.suspended.load(Ordering::Acquire);
-            let mono = self.source.mono();
+            let mono = mono(&self.source);
             let seen = self.seen.load(Ordering::Acquire);
             if mono.saturating_sub(seen) >= self.late {
                 self.observe();
@@ -167,20 +192,43 @@ impl Shared {
 impl Source {
     fn mono(&self) -> u64 {
         match self {
-            Self::System(start) => start.elapsed().as_nanos() as u64,
+            Self::System { start, .. } => start.elapsed().as_nanos() as u64,
             Self::Tokio(start) => start.elapsed().as_nanos() as u64,
             Self::Manual(nanos) => nanos.load(Ordering::SeqCst),
         }
     }
 
+    fn stamp(&self) -> u64 {
+        match self {
+            Self::System { coarse, .. } => coarse.read(),
+            Self::Tokio(_) | Self::Manual(_) => self.mono(),
+        }
+    }
+
     fn wall(&self) -> Wall {
         match self {
-            Self::System(_) => {
+            Self::System { .. } => {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 Wall(since.as_micros() as u64)
             }
             Self::Tokio(_) | Self::Manual(_) => Wall(1_700_000_000_000_000 + self.mono() / 1_000),
         }
+    }
+}
+
+impl Coarse {
+    fn start() -> Self {
+        let nanos = |read: nix::Result<TimeSpec>| read.map_or(0, |at| Duration::from(at).as_nanos() as u64);
+        Self {
+            start: nanos(clock_gettime(ClockId::CLOCK_MONOTONIC)),
+            tick: nanos(clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)),
+        }
+    }
+
+    /// Nanoseconds since the start, rounded up.
+    fn read(self) -> u64 {
+        let at = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("every Linux since 2.6.32 has it");
+        (at.tv_sec() as u64 * 1_000_000_000 + at.tv_nsec() as u64 + self.tick).saturating_sub(self.start)
     }
 }
 
@@ -214,6 +262,26 @@ mod tests {
         hand.advance(H);
         assert_eq!((clock.now().mono, clock.now().active), (S * 101, S * 101), "a tick may be late by less");
         assert_eq!(clock.suspended(), Duration::ZERO);
+    }
+
+    /// bytes may be stamped a little late, never early: a deadline that restarts with them does not fire
+    /// before its time.
+    #[test]
+    fn a_stamp_is_never_early_and_late_by_a_tick_at_most() {
+        let clock = Clock::start(S);
+        let tick = Duration::from(clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).unwrap());
+        for _ in 0..10_000 {
+            let (before, stamp, after) = (clock.active(), clock.stamp(), clock.active());
+            assert!(before <= stamp && stamp <= after + tick, "{before:?} {stamp:?} {after:?}");
+        }
+    }
+
+    /// A stamp after a suspension leaves the suspension out, whoever looks first.
+    #[test]
+    fn a_stamp_takes_a_suspension_out() {
+        let (clock, hand) = Clock::manual(H);
+        hand.advance(S * 10);
+        assert_eq!((clock.stamp(), clock.suspended()), (H / 4, S * 10 - H / 4));
     }
 
     /// Ledger page, Synchronisation 7: whoever looks first after a suspension accounts for it before
