@@ -126,7 +126,7 @@ pub async fn carry(
                 tracked.record(known.chain([Change::Phase(Phase::TlsHandshake, None)]));
                 let shaken = tokio::select! {
                     biased;
-                    shaken = gateway.tls.accept(protocol, socket) => shaken.map_err(|(failure, _)| Ended::Tls(failure)),
+                    shaken = gateway.tls.accept_hop(protocol, socket) => shaken.map_err(Ended::Tls),
                     order = tracked.closing() => Err(Ended::Ordered(order)),
                     armed = tracked.expired() => Err(Ended::Expired(armed)),
                 };
@@ -136,6 +136,8 @@ pub async fn carry(
                         Left::hop(conclude(ended, &mut tracked, &hop))
                     }
                     Ok(socket) => {
+                        // A TLS session has more than a kilobyte, and what follows moves it about.
+                        let socket = Box::new(socket);
                         let tls = agreed(socket.get_ref().1);
                         gateway.handshakes.complete(&tls);
                         let version = match tls.alpn.as_deref() {
@@ -147,7 +149,7 @@ pub async fn carry(
                             Protocol::Http => {
                                 life.http(socket, version, introduction, tls, &mut tracked).await
                             }
-                            Protocol::Tcp => life.opaque(socket, tls, &mut tracked).await,
+                            Protocol::Tcp => Box::pin(life.opaque(socket, tls, &mut tracked)).await,
                         }
                     }
                 }
@@ -158,7 +160,7 @@ pub async fn carry(
             }
             (HopClass::Clear, Protocol::Tcp) => {
                 tracked.record(known);
-                life.opaque(socket, None, &mut tracked).await
+                Box::pin(life.opaque(socket, None, &mut tracked)).await
             }
         }
     };
@@ -241,7 +243,7 @@ impl Life<'_> {
                 let leg = target.leg;
                 let target = Side { socket: target.io, leg: &leg, read_ahead: target.read_ahead };
                 enter_tunnel(Phase::Tunnel, &limits, None, tracked);
-                let end = tunnel(client, target, tracked, &limits).await;
+                let end = Box::pin(tunnel(client, target, tracked, &limits)).await;
                 let target = Parting { leg, goodbye: end.target, rest: Vec::new() };
                 Left { hop: end.hop, target: Some(target), undelivered: end.undelivered }
             }
@@ -281,7 +283,7 @@ impl Life<'_> {
         enter_tunnel(Phase::Relaying, &limits, Some(Change::Target(Arc::new(target))), tracked);
         let client = Side { socket, leg: self.hop, read_ahead: bytes::Bytes::new() };
         let target = Side { socket: leg.io(Vec::new()), leg: &leg, read_ahead: bytes::Bytes::new() };
-        let end = tunnel(client, target, tracked, &limits).await;
+        let end = Box::pin(tunnel(client, target, tracked, &limits)).await;
         let target = Parting { leg, goodbye: end.target, rest: Vec::new() };
         Left { hop: end.hop, target: Some(target), undelivered: end.undelivered }
     }

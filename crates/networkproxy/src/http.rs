@@ -35,6 +35,7 @@ pub mod body;
 pub mod conversation;
 pub mod exchange;
 pub mod head;
+mod resting;
 mod status_page;
 mod streams;
 mod vigil;
@@ -42,6 +43,7 @@ mod vigil;
 use activity::{Activity, WatchedIo};
 use conversation::{Conversation, HttpVersion, TunnelOffer};
 use exchange::exchange;
+use resting::Resting;
 use streams::{Streams, WithStreams};
 use vigil::{Look, Vigil};
 
@@ -86,42 +88,101 @@ pub struct Attendance<'a> {
 }
 
 /// Serves HTTP/1.0 and HTTP/1.1 until it ends.
-pub async fn serve_one<S>(socket: S, conversation: Arc<Conversation>, attendance: Attendance<'_>) -> Served<S>
+pub async fn serve_one<S>(
+    socket: S,
+    conversation: Arc<Conversation>,
+    mut attendance: Attendance<'_>,
+) -> Served<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let sleep = pin!(tokio::time::sleep(Duration::ZERO));
+    let mut vigil = Vigil::of(&conversation, sleep);
+    let mut socket = WatchedIo::new(socket, Arc::clone(&conversation.activity));
+    let mut rest = Rest::Allowed;
+    loop {
+        // hyper's state and buffers, some 10 KiB: made for a connection that is in use, and dropped while it
+        // is not.
+        let mut http = Box::new(serve_connection(socket, &conversation));
+        let over = match attend(&mut *http, &mut vigil, &conversation, &mut attendance, rest).await {
+            Attended::Over(over) => over,
+            Attended::Quiet => {
+                let parts = http.into_parts();
+                socket = parts.io.into_inner();
+                if !parts.read_buf.is_empty() {
+                    // The beginning of a head: it goes on being read.
+                    socket.put_back(parts.read_buf);
+                    rest = Rest::Never;
+                    continue;
+                }
+                let mut resting = Resting::new(socket, attendance.hop);
+                let attended =
+                    attend(&mut resting, &mut vigil, &conversation, &mut attendance, Rest::Never).await;
+                match attended {
+                    Attended::Over(over) if !resting.is_awake() => return Served::Over(over),
+                    _ => {
+                        socket = resting.into_inner();
+                        continue;
+                    }
+                }
+            }
+        };
+        return match over {
+            Over::Because(Ended::Finished) => match conversation.take_tunnel() {
+                Some(offer) => {
+                    let parts = http.into_parts();
+                    let socket = parts.io.into_inner().into_inner();
+                    Served::Tunnel { socket, read_ahead: parts.read_buf, offer }
+                }
+                None => Served::Over(over),
+            },
+            Over::Because(Ended::Expired(armed))
+                if armed.name == DeadlineName::RequestHeader
+                    && conversation.activity.head_since().is_some() =>
+            {
+                let mut socket = http.into_parts().io.into_inner().into_inner();
+                let close = conversation.gateway.timeouts.close.value;
+                // Bounded by `close` as every goodbye; whoever does not read it is left all the same.
+                let _told = tokio::time::timeout(close, say_timeout(&mut socket)).await.is_ok();
+                Served::Over(Over::Because(Ended::Expired(armed)))
+            }
+            over => Served::Over(over),
+        };
+    }
+}
+
+fn serve_connection<S>(
+    socket: WatchedIo<S>,
+    conversation: &Arc<Conversation>,
+) -> http1::Connection<
+    TokioIo<WatchedIo<S>>,
+    impl hyper::service::Service<
+        http::Request<hyper::body::Incoming>,
+        Response = http::Response<body::ResponseBody>,
+        Error = std::convert::Infallible,
+        Future = impl Future<Output = Result<http::Response<body::ResponseBody>, std::convert::Infallible>>,
+    >,
+>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = &conversation.gateway.limits;
-    let socket = TokioIo::new(WatchedIo::new(socket, Arc::clone(&conversation.activity)));
-    let requests = Arc::clone(&conversation);
-    let mut http = http1::Builder::new()
+    let requests = Arc::clone(conversation);
+    http1::Builder::new()
         // A client that has said all it wants to say still reads.
         .half_close(true)
         .header_read_timeout(None)
         .max_headers(limits.max_headers)
         .max_header_size(limits.max_header_bytes)
         .max_buf_size(limits.max_header_bytes.max(16 * 1024))
-        .serve_connection(socket, service_fn(move |request| exchange(Arc::clone(&requests), request)));
-    let close = conversation.gateway.timeouts.close.value;
-    let over = attend(&mut http, &conversation, attendance).await;
-    if let Some(offer) = conversation.take_tunnel().filter(|_| matches!(over, Over::Because(Ended::Finished)))
-    {
-        let parts = http.into_parts();
-        let socket = parts.io.into_inner().into_inner();
-        return Served::Tunnel { socket, read_ahead: parts.read_buf, offer };
-    }
-    if let Over::Because(Ended::Expired(armed)) = &over
-        && armed.name == DeadlineName::RequestHeader
-        && conversation.activity.head_since().is_some()
-    {
-        let mut socket = http.into_parts().io.into_inner().into_inner();
-        // Bounded by `close` as every goodbye; whoever does not read it is left all the same.
-        let _told = tokio::time::timeout(close, say_timeout(&mut socket)).await.is_ok();
-    }
-    Served::Over(over)
+        .serve_connection(
+            TokioIo::new(socket),
+            service_fn(move |request| exchange(Arc::clone(&requests), request)),
+        )
 }
 
 /// Serves HTTP/2 until it ends.
-pub async fn serve_two<S>(socket: S, conversation: Arc<Conversation>, attendance: Attendance<'_>) -> Over
+pub async fn serve_two<S>(socket: S, conversation: Arc<Conversation>, mut attendance: Attendance<'_>) -> Over
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -137,7 +198,12 @@ where
         .initial_stream_window_size(Activity::WINDOW)
         .serve_connection(socket, service_fn(move |request| exchange(Arc::clone(&requests), request)));
     let mut http = WithStreams::new(http, streams);
-    attend(&mut http, &conversation, attendance).await
+    let sleep = pin!(tokio::time::sleep(Duration::ZERO));
+    let mut vigil = Vigil::of(&conversation, sleep);
+    match attend(&mut http, &mut vigil, &conversation, &mut attendance, Rest::Never).await {
+        Attended::Over(over) => over,
+        Attended::Quiet => unreachable!("it was not to rest"),
+    }
 }
 
 /// hyper's connection, of either version.
@@ -190,22 +256,44 @@ enum Event {
     Flood(&'static str),
 }
 
+/// Is whoever attends to be told when nothing has happened for a while?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Allowed,
+    Never,
+}
+
+/// What came of attending.
+enum Attended {
+    Over(Over),
+    /// Nothing is going on, and nothing has been for a second.
+    Quiet,
+}
+
 /// Serves until it ends, or until whoever ends it has been told.
-async fn attend<H: Http>(http: &mut H, conversation: &Conversation, attendance: Attendance<'_>) -> Over {
+async fn attend<H: Http>(
+    http: &mut H,
+    vigil: &mut Vigil<'_>,
+    conversation: &Conversation,
+    attendance: &mut Attendance<'_>,
+    rest: Rest,
+) -> Attended {
     let Attendance { tracked, hop, ahead, wind_down } = attendance;
     let timeouts = &conversation.gateway.timeouts;
     let activity = &*conversation.activity;
-    let seed = conversation.key.connection.0 as u64;
-    let sleep = pin!(tokio::time::sleep(Duration::ZERO));
-    let mut vigil = Vigil::new(activity, timeouts, conversation.version, seed, sleep);
     // What was said already: how to leave the hop once the last request is done.
     let mut leaving: Option<Goodbye> = None;
     let mut last = Last::Open;
     loop {
         let waits = Waits { tracked, hop, ahead, wind_down, leaving: leaving.is_some() };
-        let event = next(http, &mut vigil, activity, waits, &mut last).await;
+        let event = next(http, vigil, activity, waits, &mut last).await;
         match event {
-            Event::Outdated => vigil.show(tracked),
+            Event::Outdated => {
+                vigil.show(tracked);
+                if rest == Rest::Allowed && last == Last::Open && leaving.is_none() && activity.is_quiet() {
+                    return Attended::Quiet;
+                }
+            }
             // Whoever was let in just before the end of letting in is served once.
             Event::Draining if conversation.version == HttpVersion::One && !activity.has_served() => {
                 last = Last::Awaited;
@@ -221,21 +309,23 @@ async fn attend<H: Http>(http: &mut H, conversation: &Conversation, attendance: 
             }
             Event::Ordered(CloseOrder { mode: CloseMode::Graceful, observation }) => {
                 let order = CloseOrder { mode: CloseMode::Graceful, observation };
-                leaving = Some(take_leave(http, Ended::Ordered(order), tracked, hop, &mut vigil, timeouts));
+                leaving = Some(take_leave(http, Ended::Ordered(order), tracked, hop, vigil, timeouts));
             }
-            Event::Flood(_) if leaving.is_some() => return Over::Concluded(Goodbye::Reset),
+            Event::Flood(_) if leaving.is_some() => return Attended::Over(Over::Concluded(Goodbye::Reset)),
             // GOAWAY, and what is in progress may finish, until `close`.
             Event::Flood(kind) => {
-                leaving = Some(take_leave(http, Ended::Flood(kind), tracked, hop, &mut vigil, timeouts));
+                leaving = Some(take_leave(http, Ended::Flood(kind), tracked, hop, vigil, timeouts));
             }
-            Event::Ordered(order) => return Over::Because(Ended::Ordered(order)),
+            Event::Ordered(order) => return Attended::Over(Over::Because(Ended::Ordered(order))),
             Event::Expired(armed) if armed.name == DeadlineName::KeepAlive && leaving.is_none() => {
-                leaving = Some(take_leave(http, Ended::Expired(armed), tracked, hop, &mut vigil, timeouts));
+                leaving = Some(take_leave(http, Ended::Expired(armed), tracked, hop, vigil, timeouts));
             }
             // The goodbye took too long: what is still in progress is cut.
-            Event::Expired(_) if leaving.is_some() => return Over::Concluded(Goodbye::Reset),
-            Event::Expired(armed) => return Over::Because(Ended::Expired(armed)),
-            Event::Hop if hop.evidence().failure.is_some() => return Over::Because(Ended::Hop),
+            Event::Expired(_) if leaving.is_some() => return Attended::Over(Over::Concluded(Goodbye::Reset)),
+            Event::Expired(armed) => return Attended::Over(Over::Because(Ended::Expired(armed))),
+            Event::Hop if hop.evidence().failure.is_some() => {
+                return Attended::Over(Over::Because(Ended::Hop));
+            }
             Event::Hop => {
                 tracked.observe_leg(hop);
                 if tracked.current_phase() != Phase::HalfClosed {
@@ -244,7 +334,7 @@ async fn attend<H: Http>(http: &mut H, conversation: &Conversation, attendance: 
                 }
             }
             Event::Http(result) => {
-                return match (leaving, conversation.take_cut(), result) {
+                return Attended::Over(match (leaving, conversation.take_cut(), result) {
                     (Some(goodbye), None, Ok(())) => Over::Concluded(goodbye),
                     (Some(_), ..) => Over::Concluded(Goodbye::Reset),
                     (None, Some(cut), _) => Over::Because(cut),
@@ -254,7 +344,7 @@ async fn attend<H: Http>(http: &mut H, conversation: &Conversation, attendance: 
                     (None, None, Ok(())) if activity.saw_end() => Over::Because(Ended::ClientClosed),
                     (None, None, Ok(())) if last == Last::Begun => Over::Because(Ended::Drained),
                     (None, None, Ok(())) => Over::Because(Ended::Finished),
-                };
+                });
             }
         }
     }

@@ -27,6 +27,7 @@ use crate::http::body::RequestBody;
 use crate::settings::PoolSettings;
 
 mod driver;
+mod surplus;
 mod target_io;
 
 pub use target_io::{TargetIo, TargetWire};
@@ -55,6 +56,8 @@ struct Table {
     /// The last one given back is the first one taken.
     idle: HashMap<PoolKey, VecDeque<Idle>>,
     closed: bool,
+    /// Is a task letting surplus connections go?
+    is_trimmed: bool,
 }
 
 #[derive(Debug)]
@@ -114,7 +117,7 @@ impl Pool {
 
     /// Takes a fresh connection in, its first request counted for `payer`.
     pub fn adopt(&self, dialled: Dialled, payer: &Arc<Traffic>) -> Result<Lease, hyper::Error> {
-        let Dialled { socket, address, took } = dialled;
+        let Dialled { socket, address, took, .. } = dialled;
         let clock = self.shared.clock.clone();
         let wire = Arc::new(TargetWire::new(clock.clone()));
         // The leg's own count is nobody's: the wire counts for the half whose request it is.
@@ -187,14 +190,18 @@ impl Pool {
         connection.may_switch.store(false, Relaxed);
         let now = self.shared.clock.active();
         let mut table = self.table();
-        if table.closed || self.is_aged(connection, now) || connection.wire.saw_fin() {
+        let keeps = self.shared.settings.max_idle_per_target > 0 && !table.closed;
+        if !keeps || self.is_aged(connection, now) || connection.wire.saw_fin() {
             return;
         }
         let idle = table.idle.entry(connection.key).or_default();
         idle.push_back(Idle { connection: Arc::clone(connection), sender, since: now });
-        let surplus = (idle.len() > self.shared.settings.max_idle_per_target).then(|| idle.pop_front());
+        let is_surplus = idle.len() > self.shared.settings.max_idle_per_target;
+        let begins = is_surplus && !std::mem::replace(&mut table.is_trimmed, true);
         drop(table);
-        drop(surplus);
+        if begins {
+            tasks::spawn("pool trim", surplus::trim(self.clone()));
+        }
     }
 
     /// Lets `connection` go if it has been idle, or alive, for too long; else says when to look again.

@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::certificates::CertificateStore;
+use crate::hop_io::HopIo;
 
 /// What TLS the process offers to clients.
 #[derive(Clone)]
@@ -45,6 +46,31 @@ impl TlsOffer {
             Protocol::Tcp => &self.opaque,
         };
         acceptor.accept(socket).into_fallible().await.map_err(|(error, socket)| (error.into(), socket))
+    }
+
+    /// Shakes hands over the hop, in as few packets as the client's progress allows.
+    pub async fn accept_hop(
+        &self,
+        protocol: Protocol,
+        mut socket: HopIo,
+    ) -> Result<TlsStream<HopIo>, TlsFailure> {
+        socket.begin_handshake();
+        match self.accept(protocol, socket).await {
+            Ok(mut stream) => {
+                let (socket, session) = stream.get_mut();
+                socket.end_handshake();
+                // What TLS 1.2 ends with is our Finished, for which the client waits.
+                if session.protocol_version() != Some(rustls::ProtocolVersion::TLSv1_3) {
+                    socket.release().await.map_err(TlsFailure::Socket)?;
+                }
+                Ok(stream)
+            }
+            Err((failure, mut socket)) => {
+                // The alert. Where it cannot be delivered the socket is broken, which its leg knows.
+                let _told = socket.release().await.is_ok();
+                Err(failure)
+            }
+        }
     }
 }
 

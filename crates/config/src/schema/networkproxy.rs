@@ -125,7 +125,12 @@ static LIMITS: [Key; 4] = [
 ];
 
 static POOL: [Key; 4] = [
-    key("max_idle_per_target", One(Integer(0, 100_000)), "64", "Idle connections kept for each target."),
+    key(
+        "max_idle_per_target",
+        One(Integer(0, 100_000)),
+        "64",
+        "Idle connections kept for each target; those beyond it go after a second.",
+    ),
     deadline("idle_timeout", "30s", "How long an idle one is kept."),
     key(
         "max_age",

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use ledger::{Armed, Traffic};
 use runtime::{Clock, Histogram};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -106,6 +107,11 @@ impl Activity {
     /// When the first byte of a head came that is not complete.
     pub fn head_since(&self) -> Option<Duration> {
         moment(&self.head_since)
+    }
+
+    /// Is it between two requests?
+    pub fn is_quiet(&self) -> bool {
+        self.open() == 0 && self.head_since().is_none() && self.has_served()
     }
 
     /// When the first of the open requests began, where there is one.
@@ -252,12 +258,19 @@ impl Drop for RequestGuard {
 pub struct WatchedIo<S> {
     socket: S,
     activity: Arc<Activity>,
+    /// Read already, and to be read again.
+    put_back: Bytes,
 }
 
 impl<S> WatchedIo<S> {
     /// Watches `socket` for `activity`.
     pub const fn new(socket: S, activity: Arc<Activity>) -> Self {
-        Self { socket, activity }
+        Self { socket, activity, put_back: Bytes::new() }
+    }
+
+    /// The next that is read: `bytes`, which were read from it before.
+    pub fn put_back(&mut self, bytes: Bytes) {
+        self.put_back = bytes;
     }
 
     /// The socket again.
@@ -280,6 +293,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedIo<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.put_back.is_empty() {
+            let count = self.put_back.len().min(buffer.remaining());
+            buffer.put_slice(&self.put_back.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let room = buffer.remaining();
         let read = Pin::new(&mut self.socket).poll_read(cx, buffer);

@@ -6,12 +6,13 @@
 //! went wrong with a target is the client's 502, 503 or 504, with the connection's id.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use config::{Forward, InnerAction, InnerRoute};
+use config::{Forward, InnerAction, InnerRoute, TargetAddress, TargetHost};
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
@@ -157,7 +158,11 @@ impl Forwarding<'_> {
         }
         let mut request = Request::from_parts(parts, body);
 
-        let mut lease = self.connect(Reuse::Allowed).await.map_err(Failure::Target)?;
+        // The dial of a new connection is large, and most requests do without: it is made when it is needed.
+        let mut lease = match self.take_idle() {
+            Some(lease) => lease,
+            None => Box::pin(self.connect(Reuse::Allowed)).await.map_err(Failure::Target)?,
+        };
         let mut tried_again = false;
         let response = loop {
             if asked.websocket {
@@ -185,7 +190,7 @@ impl Forwarding<'_> {
             };
             request = again;
             tried_again = true;
-            lease = self.connect(Reuse::Fresh).await.map_err(Failure::Target)?;
+            lease = Box::pin(self.connect(Reuse::Fresh)).await.map_err(Failure::Target)?;
         };
 
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -198,6 +203,23 @@ impl Forwarding<'_> {
         let body =
             TargetBody::new(incoming, lease, upload, clocks, Arc::clone(conversation), Arc::clone(guard));
         Ok(Response::from_parts(head, ResponseBody::Target(Box::new(body))))
+    }
+
+    /// An idle connection to the target whose turn it is, where nothing has to be looked up for it.
+    fn take_idle(&self) -> Option<Lease> {
+        let targets = &self.forward.targets;
+        let target = targets.get((self.turn % (targets.len() as u64).max(1)) as usize)?;
+        let TargetHost::Address(ip) = target.host else { return None };
+        let key = PoolKey { address: SocketAddr::new(ip, target.port) };
+        let lease = self.conversation.pool.take(key, self.conversation.activity.traffic())?;
+        self.show(target, &lease);
+        Some(lease)
+    }
+
+    fn show(&self, target: &TargetAddress, lease: &Lease) {
+        let (address, reused, connect) = (lease.address(), lease.reused, lease.connect);
+        let chosen = Chosen { target, address, reused, connect };
+        self.conversation.show(&self.route.name, self.protocol, Some(chosen));
     }
 
     /// A connection to the target whose turn it is: an idle one, or a new one. Where that target refuses,
@@ -245,9 +267,7 @@ impl Forwarding<'_> {
             };
             match leased {
                 Ok(lease) => {
-                    let (address, reused, connect) = (lease.address(), lease.reused, lease.connect);
-                    let chosen = Chosen { target, address, reused, connect };
-                    self.conversation.show(&self.route.name, self.protocol, Some(chosen));
+                    self.show(target, &lease);
                     return Ok(lease);
                 }
                 Err((last, Next::TryAnother)) => failure = last,

@@ -11,6 +11,7 @@
 //! bare LF for CRLF, and writes every head and chunk anew.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::OnceLock;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -26,6 +27,9 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const ALT_SVC: HeaderName = HeaderName::from_static("alt-svc");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// The most header fields that we add to a request.
+const OURS: usize = 8;
 
 /// Which side of TLS the client's HTTP was on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +169,8 @@ pub struct Introduction {
     /// The client as RFC 7239 section 6 writes it.
     node: Box<str>,
     scheme: Scheme,
+    /// The authority that the connection named first, and the `forwarded` for it: most name no other.
+    first: OnceLock<(HeaderValue, HeaderValue)>,
 }
 
 impl Introduction {
@@ -182,7 +188,29 @@ impl Introduction {
             client: visible(ip.to_string()),
             node: node.into(),
             scheme,
+            first: OnceLock::new(),
         }
+    }
+
+    /// RFC 7239 section 4.
+    fn forwarded(&self, asked: &Asked) -> Option<HeaderValue> {
+        if let Some((authority, forwarded)) = self.first.get()
+            && *authority == asked.authority
+        {
+            return Some(forwarded.clone());
+        }
+        let proto = match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        // The checked authority has no quote or backslash: it was parsed as one.
+        let forwarded = format!("for={};host=\"{}\";proto={proto}", self.node, asked.authority());
+        let forwarded = HeaderValue::try_from(forwarded).ok()?;
+        // Copied: the authority is part of a larger buffer, which it would keep.
+        if let Ok(authority) = HeaderValue::from_bytes(asked.authority.as_bytes()) {
+            self.first.get_or_init(|| (authority, forwarded.clone()));
+        }
+        Some(forwarded)
     }
 
     /// Turns a client's head into the one that goes to the backend.
@@ -194,11 +222,12 @@ impl Introduction {
             join_cookies(&mut parts.headers);
         }
         remove_spoofed(&mut parts.headers);
-        let (proto, scheme) = match self.scheme {
-            Scheme::Http => (HeaderValue::from_static("http"), "http"),
-            Scheme::Https => (HeaderValue::from_static("https"), "https"),
+        let proto = match self.scheme {
+            Scheme::Http => HeaderValue::from_static("http"),
+            Scheme::Https => HeaderValue::from_static("https"),
         };
         let headers = &mut parts.headers;
+        headers.reserve(OURS);
         if asked.websocket {
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -206,9 +235,7 @@ impl Introduction {
             headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
-        // The checked authority has no quote or backslash: it was parsed as one.
-        let forwarded = format!("for={};host=\"{}\";proto={scheme}", self.node, asked.authority());
-        if let Ok(forwarded) = HeaderValue::try_from(forwarded) {
+        if let Some(forwarded) = self.forwarded(asked) {
             headers.insert(header::FORWARDED, forwarded);
         }
         headers.insert(X_FORWARDED_FOR, self.client.clone());
@@ -247,9 +274,20 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         }
         headers.remove(header::CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, header::TE, header::TRANSFER_ENCODING, header::UPGRADE] {
-        headers.remove(name);
+    // Most heads have none: a look at each name is cheaper than a search for each of these.
+    if headers.keys().any(is_hop_by_hop) {
+        for name in [KEEP_ALIVE, PROXY_CONNECTION, header::TE, header::TRANSFER_ENCODING, header::UPGRADE] {
+            headers.remove(name);
+        }
     }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    *name == header::TRANSFER_ENCODING
+        || *name == header::TE
+        || *name == header::UPGRADE
+        || *name == KEEP_ALIVE
+        || *name == PROXY_CONNECTION
 }
 
 /// HTTP/2 clients may send each cookie in a line of its own; HTTP/1.1 knows one line (RFC 9113, 8.2.3).

@@ -37,12 +37,27 @@ pub(super) struct WithStreams<C> {
     pub(super) connection: Pin<Box<C>>,
     begun: Streams,
     running: FuturesUnordered<Stream>,
+    turn: Turn,
+}
+
+/// Whose turn it is when the connection is woken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// The other tasks that are ready by now: they may have something for further streams.
+    Others,
+    /// Ours.
+    Own,
 }
 
 impl<C> WithStreams<C> {
     /// `connection` was built with `streams` as its executor.
     pub(super) fn new(connection: C, streams: Streams) -> Self {
-        Self { connection: Box::pin(connection), begun: streams, running: FuturesUnordered::new() }
+        Self {
+            connection: Box::pin(connection),
+            begun: streams,
+            running: FuturesUnordered::new(),
+            turn: Turn::Others,
+        }
     }
 }
 
@@ -50,6 +65,14 @@ impl<C: Future> Future for WithStreams<C> {
     type Output = C::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+        // With several streams open, what their targets have answered by now goes out in one write rather than
+        // in one each: let the tasks of those targets run first, once.
+        if self.running.len() > 1 && self.turn == Turn::Others {
+            self.turn = Turn::Own;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.turn = Turn::Others;
         loop {
             if let Poll::Ready(output) = self.connection.as_mut().poll(cx) {
                 return Poll::Ready(output);

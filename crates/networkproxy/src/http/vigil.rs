@@ -16,7 +16,7 @@ use runtime::TrackedConnection;
 use tokio::time::{Instant, Sleep};
 
 use super::activity::Activity;
-use super::conversation::HttpVersion;
+use super::conversation::{Conversation, HttpVersion};
 use crate::settings::{Timeouts, spread};
 
 /// A request that takes this long has the hop watched while nobody reads it.
@@ -58,19 +58,16 @@ pub(super) enum Look {
 }
 
 impl<'a> Vigil<'a> {
-    /// The first timer of a connection. `sleep` is any; `seed` spreads idle connections.
-    pub(super) fn new(
-        activity: &'a Activity,
-        timeouts: &'a Timeouts,
-        version: HttpVersion,
-        seed: u64,
-        sleep: Pin<&'a mut Sleep>,
-    ) -> Self {
+    /// The timer of a connection on which HTTP begins. `sleep` is any.
+    pub(super) fn of(conversation: &'a Conversation, sleep: Pin<&'a mut Sleep>) -> Self {
+        let timeouts = &conversation.gateway.timeouts;
+        // Idle connections are spread by their ids.
+        let seed = conversation.key.connection.0 as u64;
         let extra = spread(&timeouts.keep_alive, seed).value.saturating_sub(timeouts.keep_alive.value);
         Self {
-            activity,
+            activity: &conversation.activity,
             timeouts,
-            version,
+            version: conversation.version,
             extra,
             sleep,
             due: Duration::ZERO,

@@ -73,7 +73,7 @@ impl TargetWire {
             self.answered.fetch_add(count as u64, Relaxed);
         }
         if let Some(payer) = &*self.payer.lock().unwrap_or_else(PoisonError::into_inner) {
-            payer.moved(LegName::Target, direction, count as u64, self.clock.active());
+            payer.moved(LegName::Target, direction, count as u64, self.clock.stamp());
         }
     }
 

@@ -11,6 +11,7 @@ mod hop;
 mod http2;
 mod pool;
 mod requests;
+mod resting;
 mod smuggling;
 mod targets;
 mod tunnels;
