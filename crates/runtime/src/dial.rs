@@ -41,6 +41,8 @@ pub struct Dialled {
     pub socket: TcpStream,
     /// The address that answered.
     pub address: SocketAddr,
+    /// Our end of it.
+    pub local: SocketAddr,
     /// How long it took, over all addresses.
     pub took: Duration,
 }
@@ -94,9 +96,9 @@ pub async fn dial(
             () = clock.sleep_until(now + share) => Err(DialError::TimedOut(*address)),
         };
         match attempt {
-            Ok(socket) => {
+            Ok((socket, local)) => {
                 let took = clock.mono().saturating_sub(began);
-                return Ok(Dialled { socket, address: *address, took });
+                return Ok(Dialled { socket, address: *address, local, took });
             }
             // Another address would not help.
             Err(error @ (DialError::OutOfDescriptors | DialError::OutOfMemory)) => return Err(error),
@@ -146,7 +148,11 @@ impl DialError {
     }
 }
 
-async fn connect(address: SocketAddr, options: DialOptions<'_>) -> Result<TcpStream, DialError> {
+/// The socket and our end's address.
+async fn connect(
+    address: SocketAddr,
+    options: DialOptions<'_>,
+) -> Result<(TcpStream, SocketAddr), DialError> {
     let refused = |error: io::Error| DialError::of(&error, address);
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
@@ -162,9 +168,10 @@ async fn connect(address: SocketAddr, options: DialOptions<'_>) -> Result<TcpStr
         socket.bind(SocketAddr::from((sources.next(), 0))).map_err(refused)?;
     }
     let socket = socket.connect(address).await.map_err(refused)?;
-    match (socket.local_addr(), socket.peer_addr()) {
-        // TCP lets a socket connect to itself, where the destination is a free ephemeral port of ours.
-        (Ok(local), Ok(peer)) if local == peer => Err(DialError::Refused(address)),
-        _ => Ok(socket),
+    let local = socket.local_addr().map_err(refused)?;
+    // TCP lets a socket connect to itself, where the destination is a free ephemeral port of ours.
+    if (local.ip(), local.port()) == (address.ip(), address.port()) {
+        return Err(DialError::Refused(address));
     }
+    Ok((socket, local))
 }

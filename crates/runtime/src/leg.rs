@@ -130,6 +130,11 @@ impl Leg {
         self.wire.stream.readable().await
     }
 
+    /// As [`Leg::readable`], for whoever is polled.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire.poll_readable(cx)
+    }
+
     /// Waits until writing may take something, or fails.
     pub async fn writable(&self) -> io::Result<()> {
         self.wire.stream.writable().await
@@ -256,6 +261,11 @@ impl Leg {
         ignore(rustix::net::sockopt::set_tcp_cork(&self.wire.stream, true));
     }
 
+    /// Acknowledges what comes from now on without delay (tcp(7), `TCP_QUICKACK`).
+    pub(crate) fn acknowledge_at_once(&self) {
+        ignore(rustix::net::sockopt::set_tcp_quickack(&self.wire.stream, true));
+    }
+
     /// The evidence since the last call, in the order in which it was seen.
     pub fn take_news(&self) -> Vec<News> {
         let mut seen = self.wire.seen();
@@ -301,7 +311,10 @@ impl Wire {
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         debug_assert!(!buffer.is_empty(), "an empty read looks like an end of stream");
         let room = buffer.len();
-        let read = self.attempt(Interest::READABLE, room, || rustix::io::read(&self.stream, &mut *buffer));
+        let flags = rustix::net::RecvFlags::empty();
+        let read = self.attempt(Interest::READABLE, room, || {
+            rustix::net::recv(&self.stream, &mut *buffer, flags).map(|(_, count)| count)
+        });
         match read {
             Ok(0) => self.ended(),
             Ok(count) => {
@@ -321,12 +334,18 @@ impl Wire {
 
     pub(crate) fn try_write_vectored(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
         let len = bytes.iter().map(|slice| slice.len()).sum();
-        let written = self.attempt(Interest::WRITABLE, len, || rustix::io::writev(&self.stream, bytes));
+        let mut no_control = rustix::net::SendAncillaryBuffer::default();
+        let flags = rustix::net::SendFlags::NOSIGNAL;
+        let written = self.attempt(Interest::WRITABLE, len, || {
+            rustix::net::sendmsg(&self.stream, bytes, &mut no_control, flags)
+        });
         self.wrote(written)
     }
 
     pub(crate) fn shutdown_write(&self) {
-        self.seen().shut_down = true;
+        if std::mem::replace(&mut self.seen().shut_down, true) {
+            return;
+        }
         ignore(rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write));
     }
 
@@ -393,7 +412,7 @@ impl Wire {
 
     fn count_read(&self, count: usize) {
         self.read.fetch_add(count as u64, Relaxed);
-        self.traffic.moved(self.name, Direction::In, count as u64, self.clock.active());
+        self.traffic.moved(self.name, Direction::In, count as u64, self.clock.stamp());
     }
 
     fn wrote(&self, written: io::Result<usize>) -> io::Result<usize> {
@@ -402,7 +421,7 @@ impl Wire {
         let header = self.header.load(Relaxed);
         let counted = (before + count as u64).max(header) - before.max(header);
         if counted > 0 {
-            self.traffic.moved(self.name, Direction::Out, counted, self.clock.active());
+            self.traffic.moved(self.name, Direction::Out, counted, self.clock.stamp());
         }
         Ok(count)
     }

@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
@@ -16,22 +17,20 @@ static ALIVE: AtomicUsize = AtomicUsize::new(0);
 ///
 /// The name is a span at debug level: at the usual level it costs nothing.
 pub fn spawn(name: &'static str, future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-    let alive = Alive::count();
-    let counted = async move {
-        let _alive = alive;
-        future.await;
-    };
+    let counted = counted(future);
     tokio::spawn(counted.instrument(tracing::debug_span!("task", name)))
 }
 
 /// As [`spawn`], on the current thread's `LocalSet` or local runtime: for futures that are not `Send`.
 pub fn spawn_local(name: &'static str, future: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
-    let alive = Alive::count();
-    let counted = async move {
-        let _alive = alive;
-        future.await;
-    };
+    let counted = counted(future);
     tokio::task::spawn_local(counted.instrument(tracing::debug_span!("task", name)))
+}
+
+/// No `async` block: that would hold a future of many kilobytes twice, as what it captured and as what it awaits.
+fn counted<F: Future<Output = ()>>(future: F) -> impl Future<Output = ()> + use<F> {
+    let alive = Alive::count();
+    future.map(move |()| drop(alive))
 }
 
 /// How many spawned tasks have not ended.

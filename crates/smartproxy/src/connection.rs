@@ -30,10 +30,21 @@ pub(crate) struct Partings {
     pub(crate) limits: FarewellLimits,
 }
 
+/// The two ends of a client's connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Ends {
+    pub(crate) client: SocketAddr,
+    pub(crate) local: SocketAddr,
+}
+
 /// Serves one accepted socket, from its first moment to the end of its record.
 pub(crate) async fn serve(app: Arc<App>, socket: TcpStream, remote: SocketAddr, port: Arc<Port>) {
     let now = app.manager.clock().now();
-    let local = socket.local_addr().unwrap_or(port.address);
+    let local = if port.address.ip().is_unspecified() {
+        socket.local_addr().unwrap_or(port.address)
+    } else {
+        port.address
+    };
     let client = SocketAddr::new(remote.ip().to_canonical(), remote.port());
     app.client_addresses.see(client.ip());
     let listener = Arc::clone(&port.name);
@@ -42,20 +53,15 @@ pub(crate) async fn serve(app: Arc<App>, socket: TcpStream, remote: SocketAddr, 
     let (mut tracked, leg) = app.manager.create_connection(socket, accept);
     let span = tracked.span(client, &port.name);
 
-    let partings = live(&app, &mut tracked, leg, client, &port).instrument(span).await;
+    let partings = live(&app, &mut tracked, leg, Ends { client, local }, &port).instrument(span).await;
 
     let Partings { client, other, undelivered, limits } = partings;
     let farewell = runtime::cleanup_connection(&mut tracked, client, other, &limits).await;
     tracked.finish(farewell.hop, farewell.undelivered + undelivered);
 }
 
-async fn live(
-    app: &App,
-    tracked: &mut TrackedConnection,
-    client: Leg,
-    address: SocketAddr,
-    port: &Port,
-) -> Partings {
+async fn live(app: &App, tracked: &mut TrackedConnection, client: Leg, ends: Ends, port: &Port) -> Partings {
+    let address = ends.client;
     let limits = &app.early.farewell;
     if let Err(reason) = app.manager.ledger().admit(tracked.key(), address.ip(), &app.admission) {
         let mut seen = tracked.observation(reason, None);
@@ -89,7 +95,9 @@ async fn live(
             refuse(tracked, client, Reason::RouteBlocked, alert, limits)
         }
         Transport::Relay { .. } => relay_to_target(app, tracked, client, state, initial).await,
-        Transport::Bridge { .. } => forward_to_network_proxy(app, tracked, client, state, initial).await,
+        Transport::Bridge { .. } => {
+            forward_to_network_proxy(app, tracked, client, ends, state, initial).await
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::SemaphorePermit;
 use crate::app::{App, EntryState};
 use crate::bounds::hop_answer;
 use crate::connection::{
-    Partings, alert_for, arm_max_lifetime, end, expired, left, left_before_connect, ordered,
+    Ends, Partings, alert_for, arm_max_lifetime, end, expired, left, left_before_connect, ordered,
 };
 use crate::first_bytes::InitialData;
 
@@ -58,6 +58,7 @@ pub(crate) async fn forward_to_network_proxy(
     app: &App,
     tracked: &mut TrackedConnection,
     client: Leg,
+    ends: Ends,
     state: &EntryState,
     initial: InitialData,
 ) -> Partings {
@@ -69,7 +70,7 @@ pub(crate) async fn forward_to_network_proxy(
     let mut last_tried: Option<ledger::InstanceId> = None;
     let over = loop {
         let full = match app.peers.pick_other_than(last_tried) {
-            Pick::Ready(proxy) => match attempt(app, tracked, &client, state, &initial, &proxy).await {
+            Pick::Ready(proxy) => match attempt(app, tracked, &client, ends, state, &initial, &proxy).await {
                 Attempted::Through(hop) => {
                     if let Some(held) = held {
                         app.counts.held_for(tracked.clock().active().saturating_sub(held.since));
@@ -186,6 +187,7 @@ async fn attempt(
     app: &App,
     tracked: &mut TrackedConnection,
     client: &Leg,
+    ends: Ends,
     state: &EntryState,
     initial: &InitialData,
     proxy: &NetworkProxy,
@@ -206,8 +208,8 @@ async fn attempt(
             };
         }
     };
-    let hop = match dialled {
-        Ok(dialled) => tracked.leg(dialled.socket, LegName::Hop, Origin::Dialled),
+    let (hop, local) = match dialled {
+        Ok(dialled) => (tracked.leg(dialled.socket, LegName::Hop, Origin::Dialled), dialled.local),
         Err(error) => {
             let reason = error.reason(LegName::Hop);
             return Attempted::Failed(Some(Failed { reason, detail: format!("{}: {error}", proxy.hop) }));
@@ -218,8 +220,8 @@ async fn attempt(
     tracked.deadlines_mut().disarm(DeadlineName::Connect);
     tracked.arm(DeadlineName::HopAnswer, &hop_answer(proxy.tls_handshake), Restart::Never);
     let bridge = Change::Bridge(proxy.instance, Attempt(number));
-    tracked.record([bridge, Change::HopAddresses(hop.local_addr().ok(), hop.peer_addr().ok())]);
-    let header = match header(app, tracked, client, state, initial, proxy, number) {
+    tracked.record([bridge, Change::HopAddresses(Some(local), Some(proxy.hop))]);
+    let header = match header(app, tracked, ends, state, initial, proxy, number) {
         Ok(header) => header,
         Err(detail) => return Attempted::Failed(Some(Failed { reason: Reason::HopConnectFailed, detail })),
     };
@@ -275,16 +277,15 @@ fn interrupted_attempt(over: Over, hop: Leg) -> Attempted {
 fn header(
     app: &App,
     tracked: &TrackedConnection,
-    client: &Leg,
+    ends: Ends,
     state: &EntryState,
     initial: &InitialData,
     proxy: &NetworkProxy,
     attempt: u64,
 ) -> Result<Vec<u8>, String> {
-    let address = |found: io::Result<_>| found.map_err(|error| error.to_string());
     let header = HopHeader {
-        client: address(client.peer_addr())?,
-        local: address(client.local_addr())?,
+        client: ends.client,
+        local: ends.local,
         server_name: initial.kind.server_name().map(str::to_owned),
         connection_id: tracked.id().0,
         entry: state.entry.name.to_string(),
