@@ -9,6 +9,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -342,6 +343,10 @@ impl Wire {
         self.wrote(written)
     }
 
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
     pub(crate) fn shutdown_write(&self) {
         if std::mem::replace(&mut self.seen().shut_down, true) {
             return;
@@ -388,7 +393,7 @@ impl Wire {
 
     /// One system call. A short count empties the socket (or fills it): the readiness is cleared with it,
     /// which saves the call that would only say `EAGAIN`.
-    fn attempt(
+    pub(crate) fn attempt(
         &self,
         interest: Interest,
         room: usize,
@@ -410,12 +415,12 @@ impl Wire {
         short.map_or(outcome, Ok)
     }
 
-    fn count_read(&self, count: usize) {
+    pub(crate) fn count_read(&self, count: usize) {
         self.read.fetch_add(count as u64, Relaxed);
         self.traffic.moved(self.name, Direction::In, count as u64, self.clock.stamp());
     }
 
-    fn wrote(&self, written: io::Result<usize>) -> io::Result<usize> {
+    pub(crate) fn wrote(&self, written: io::Result<usize>) -> io::Result<usize> {
         let count = written.map_err(|error| self.broke(error))?;
         let before = self.written.fetch_add(count as u64, Relaxed);
         let header = self.header.load(Relaxed);
@@ -428,7 +433,7 @@ impl Wire {
 
     /// The kernel says end of stream: true, unless the socket broke before its FIN was read. Then the error
     /// was taken by a write or by `failed`, and the kernel has only the shutdown left to tell.
-    fn ended(&self) -> io::Result<usize> {
+    pub(crate) fn ended(&self) -> io::Result<usize> {
         let at = self.clock.mono();
         let mut seen = self.seen();
         if let (None, Some(failure)) = (seen.evidence.fin, seen.evidence.failure) {
@@ -439,7 +444,7 @@ impl Wire {
     }
 
     /// Notes an error, once: what came first counts, and is what callers get from then on.
-    fn broke(&self, error: io::Error) -> io::Error {
+    pub(crate) fn broke(&self, error: io::Error) -> io::Error {
         let Some(errno) = error.raw_os_error().filter(|_| error.kind() != io::ErrorKind::WouldBlock) else {
             return error;
         };

@@ -31,6 +31,7 @@ pub mod logging;
 mod manager;
 mod metrics;
 pub mod mint;
+mod pipe;
 pub mod preface;
 mod process;
 mod relay;
@@ -38,6 +39,7 @@ mod resolver;
 mod settled;
 mod signals;
 mod socket;
+mod splice;
 pub mod tasks;
 mod tracked;
 
@@ -59,9 +61,11 @@ pub use limits::{DescriptorLimit, RESERVED, TooManyConnections, open_descriptors
 pub use listener::{AcceptErrors, AcceptFault, BindError, Bound, Sharing, accept_loop};
 pub use manager::ConnectionManager;
 pub use metrics::{BuildInfo, common_metrics};
+pub use pipe::PipePool;
 pub use relay::{Mode, RelayEnd, RelayOptions, relay};
 pub use resolver::{ResolveError, Resolver};
 pub use settled::{MAX_ENTRIES, OTHER, SettledTotals};
 pub use signals::serve_signals;
 pub use socket::{Keepalive, SendQueue, set_from_birth};
+pub use splice::Splicing;
 pub use tracked::TrackedConnection;

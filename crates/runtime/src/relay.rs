@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::close::{CloseMode, CloseOrder};
 use crate::flow::{Flow, FlowEvent};
 use crate::leg::Leg;
+use crate::splice::Splicing;
 use crate::tracked::TrackedConnection;
 
 /// A write that blocks this long is shown on the record, with its deadline.
@@ -38,11 +39,13 @@ pub struct RelayOptions {
 }
 
 /// How bytes are moved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub enum Mode {
     /// Read and write through this thread's buffer.
     #[default]
     Copy,
+    /// Likewise at first, and through a pipe while much comes: in the kernel, at a third of the cost.
+    Splice(Splicing),
 }
 
 /// What is left to do once a relay is over. Why it is over was added to the connection's evidence.
@@ -125,8 +128,8 @@ struct Relay<'a> {
 
 impl Relay<'_> {
     fn poll_flow(&mut self, cx: &mut Context<'_>, side: usize) -> Poll<FlowEvent> {
-        let Mode::Copy = self.options.mode;
-        self.flows[side].poll(cx, &self.legs[side].wire, &self.legs[1 - side].wire)
+        let (from, to) = (&self.legs[side].wire, &self.legs[1 - side].wire);
+        self.flows[side].poll(cx, from, to, &self.options.mode)
     }
 
     /// Does nobody read from this side at the moment, so that a reset would go unnoticed?

@@ -13,7 +13,10 @@ use std::time::Duration;
 use config::{Entry, Protocol, RouteTable, TargetAddress, TargetHost, Transport};
 use control::server::Peers;
 use ledger::{AdmissionLimits, LegName, Limit, Reason, Rule};
-use runtime::{ConnectionManager, DialError, DialOptions, Dialled, Keepalive, Resolver, SourceSpread};
+use runtime::{
+    ConnectionManager, DialError, DialOptions, Dialled, Keepalive, Mode, PipePool, Resolver, SourceSpread,
+    Splicing,
+};
 use tokio::sync::Semaphore;
 
 use crate::bounds::{EarlyBounds, EntryBounds};
@@ -41,6 +44,8 @@ pub(crate) struct App {
     pub(crate) holding: Semaphore,
     pub(crate) counts: Counts,
     pub(crate) client_addresses: ClientAddresses,
+    /// What bulk passes through.
+    pub(crate) pipes: PipePool,
     entries: HashMap<Arc<str>, EntryState>,
     resolver: Resolver,
     /// What accepted sockets are born with.
@@ -78,10 +83,11 @@ pub(crate) struct Parts {
 impl App {
     pub(crate) fn new(config: &config::SmartproxyConfig, parts: Parts) -> Self {
         let settings = &config.settings;
+        let pipes = PipePool::default();
         let jitter = settings.timeouts.jitter.fraction() * 100.0;
         let state = |entry: &Arc<Entry>| EntryState {
             entry: Arc::clone(entry),
-            bounds: EntryBounds::new(entry, jitter),
+            bounds: EntryBounds::new(entry, jitter, Mode::Splice(Splicing::through(pipes.clone()))),
             next: AtomicUsize::new(0),
         };
         let entries = parts.table.entries().iter().map(|entry| (Arc::clone(&entry.name), state(entry)));
@@ -122,6 +128,7 @@ impl App {
             ),
             counts: Counts::default(),
             client_addresses: ClientAddresses::default(),
+            pipes,
             resolver: parts.resolver,
             keepalive: parts.keepalive,
             sources: SourceSpread::over(HOP_SOURCES),

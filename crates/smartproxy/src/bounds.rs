@@ -50,7 +50,7 @@ impl EarlyBounds {
 }
 
 impl EntryBounds {
-    pub(crate) fn new(entry: &Entry, jitter: f64) -> Self {
+    pub(crate) fn new(entry: &Entry, jitter: f64, mode: Mode) -> Self {
         let timeouts = &entry.timeouts;
         let longest = |of: fn(&RouteTimeouts) -> Option<&Sourced<Duration>>| {
             let own = entry.routes.iter().filter_map(|route| of(&route.timeouts));
@@ -66,7 +66,7 @@ impl EntryBounds {
             jitter,
             keepalive: Keepalive::within(timeouts.tcp_keepalive.value),
             relay: RelayOptions {
-                mode: Mode::default(),
+                mode,
                 half_close: limit(&timeouts.half_close),
                 write_stall: write_stall.clone(),
             },
@@ -138,7 +138,7 @@ routes:
         let config = config::check_smartproxy("a.yaml", text, &config::Surroundings::ideal());
         let config = config.config.unwrap_or_else(|| panic!("{:?}", config.errors));
         let table = config::RouteTable::build(&config).unwrap();
-        let bounds = EntryBounds::new(&table.entries()[0], 0.0);
+        let bounds = EntryBounds::new(&table.entries()[0], 0.0, Mode::Copy);
         let hour = Duration::from_hours(1);
         assert!(bounds.bridged_idle(hour).value > 3 * hour);
         assert!(bounds.bridged_idle(5 * hour).value > 5 * hour);

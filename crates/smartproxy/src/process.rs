@@ -85,7 +85,7 @@ impl Process for Front {
             max_fds: facts.max_fds,
             worker_threads: facts.worker_threads,
             alive_tasks: runtime::tasks::alive() as u64,
-            pooled_pipes: 0,
+            pooled_pipes: self.app.pipes.idle() as u64,
             pooled_target_connections: 0,
             names_without_certificate: self.app.peers.directory().names_without_certificate(),
             warnings: self.app.client_addresses.warning().into_iter().collect(),

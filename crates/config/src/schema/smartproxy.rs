@@ -144,8 +144,8 @@ static LIMITS: [Key; 6] = [
         "max_connections",
         Sourced(Auto(1, 100_000_000)),
         "auto",
-        "Live connections. `auto` = what the limit on open files allows after raising it: 2 descriptors each, pipes and \
-         1,000 reserved; a larger number is refused.",
+        "Live connections. `auto` = what the limit on open files allows after raising it: 2 descriptors each, \
+         and 1,000 for pipes and everything else; a larger number is refused.",
     ),
     key(
         "max_connections_per_ip",

@@ -16,3 +16,4 @@ mod records;
 mod relaying;
 mod resolving;
 mod rig;
+mod splicing;

@@ -1,24 +1,68 @@
-//! The relay: who closes first, how, with what on the way.
+//! The relay: who closes first, how, with what on the way. Whichever way bytes are moved, it is the same.
 
 use std::io::ErrorKind;
 use std::time::Duration;
 
 use ledger::{Direction, LegName, Observation, Phase, Reason, Role};
-use runtime::{CloseMode, CloseOrder, SendQueue};
+use runtime::{CloseMode, CloseOrder, Mode, PipePool, SendQueue, Splicing};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::rig::{
-    Bounds, Process, USER_TIMEOUT, bytes, observed, pattern, read_all, reason, reset, until, within,
+    self, Bounds, Process, USER_TIMEOUT, bytes, observed, pattern, read_all, reason, reset, until, within,
     write_all,
 };
+
+/// Runs each test in every way of moving bytes.
+macro_rules! matrix {
+    ($($name:ident),+ $(,)?) => {
+        mod copied {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(super::Process::moving(super::Mode::Copy, super::Role::Front)).await;
+            })+
+        }
+        mod spliced {
+            $(#[tokio::test]
+            async fn $name() {
+                super::through_pipes(super::$name, 0).await;
+            })+
+        }
+        mod spliced_in_bulk {
+            $(#[tokio::test]
+            async fn $name() {
+                super::through_pipes(super::$name, super::Splicing::AFTER).await;
+            })+
+        }
+    };
+}
+
+matrix! {
+    a_clients_fin_is_passed_on_and_the_answer_still_comes,
+    a_slow_client_gets_everything_after_the_target_closed,
+    a_reset_is_passed_on_as_a_reset_after_what_came_before_it,
+    a_reset_behind_a_blocked_write_is_noticed_and_its_bytes_are_delivered,
+    a_reset_after_a_half_close_ends_the_connection,
+    a_stalled_reader_is_reset_at_write_stall_and_no_more_is_read_for_it,
+    a_blocked_write_shows_its_deadline_until_it_goes_on,
+    a_half_close_without_progress_ends_at_its_bound,
+    inactivity_is_judged_over_both_directions,
+    the_first_order_to_close_is_the_cause,
+    a_stalled_reader_outlives_the_tcp_user_timeout,
+    urgent_data_does_not_stop_a_direction,
+}
+
+/// Runs a test with pipes, and none is in use when it is over.
+async fn through_pipes(test: impl AsyncFnOnce(Process), after: usize) {
+    let pool = PipePool::default();
+    test(Process::moving(rig::spliced(&pool, after), Role::Front)).await;
+    assert_eq!(pool.lent(), 0, "a pipe outlives its relay");
+}
 
 const SIZES: [usize; 5] = [0, 1, 1_460, 65_537, 1 << 20];
 
 /// a client's FIN is passed on after its bytes; the answer comes back whole; counts are
 /// exact.
-#[tokio::test]
-async fn a_clients_fin_is_passed_on_and_the_answer_still_comes() {
-    let process = Process::start(Role::Front);
+async fn a_clients_fin_is_passed_on_and_the_answer_still_comes(process: Process) {
     for size in SIZES {
         let mut rig = process.relay(Bounds::default()).await;
         let (request, answer) = (pattern(size), pattern(100_000));
@@ -56,9 +100,7 @@ async fn a_clients_fin_is_passed_on_and_the_answer_still_comes() {
 }
 
 /// the target sends 8 MiB and closes; a client that begins to read only then gets every byte.
-#[tokio::test]
-async fn a_slow_client_gets_everything_after_the_target_closed() {
-    let process = Process::start(Role::Front);
+async fn a_slow_client_gets_everything_after_the_target_closed(process: Process) {
     let rig = process.relay(Bounds::default()).await;
     let sent = pattern(8 << 20);
     let (mut client, mut target) = (rig.client, rig.target);
@@ -90,9 +132,7 @@ async fn a_slow_client_gets_everything_after_the_target_closed() {
 
 /// a reset is passed on as a reset, after every byte that came before it, from either side, with
 /// little or much on the way.
-#[tokio::test]
-async fn a_reset_is_passed_on_as_a_reset_after_what_came_before_it() {
-    let process = Process::start(Role::Front);
+async fn a_reset_is_passed_on_as_a_reset_after_what_came_before_it(process: Process) {
     for size in SIZES {
         for from_client in [true, false] {
             let rig = process.relay(Bounds::default()).await;
@@ -122,9 +162,7 @@ async fn a_reset_is_passed_on_as_a_reset_after_what_came_before_it() {
 
 /// a reset is noticed while its sender's bytes cannot be passed on, and the bytes are passed on
 /// nevertheless.
-#[tokio::test]
-async fn a_reset_behind_a_blocked_write_is_noticed_and_its_bytes_are_delivered() {
-    let process = Process::start(Role::Front);
+async fn a_reset_behind_a_blocked_write_is_noticed_and_its_bytes_are_delivered(process: Process) {
     let rig = process.relay(Bounds::default()).await;
     let (mut client, mut target) = (rig.client, rig.target);
     let mut sent = 0;
@@ -157,9 +195,7 @@ async fn a_reset_behind_a_blocked_write_is_noticed_and_its_bytes_are_delivered()
 }
 
 /// a reset after a half-close is seen although nobody reads any more, and ends the other direction.
-#[tokio::test]
-async fn a_reset_after_a_half_close_ends_the_connection() {
-    let process = Process::start(Role::Front);
+async fn a_reset_after_a_half_close_ends_the_connection(process: Process) {
     let mut rig = process.relay(Bounds::default()).await;
     rig.client.shutdown().await.unwrap();
     rig.wait_for_phase(Phase::HalfClosed).await;
@@ -175,9 +211,7 @@ async fn a_reset_after_a_half_close_ends_the_connection() {
 }
 
 /// a reader that stops closes the sender's window; one buffer at most is kept meanwhile.
-#[tokio::test]
-async fn a_stalled_reader_is_reset_at_write_stall_and_no_more_is_read_for_it() {
-    let process = Process::start(Role::Front);
+async fn a_stalled_reader_is_reset_at_write_stall_and_no_more_is_read_for_it(process: Process) {
     let bounds = Bounds { write_stall: Duration::from_millis(600), ..Bounds::default() };
     let rig = process.relay(bounds).await;
     let (client, mut target) = (rig.client, rig.target);
@@ -205,9 +239,7 @@ async fn a_stalled_reader_is_reset_at_write_stall_and_no_more_is_read_for_it() {
 }
 
 /// P5: a write that is blocked for long shows its deadline, and loses it when it goes on.
-#[tokio::test]
-async fn a_blocked_write_shows_its_deadline_until_it_goes_on() {
-    let process = Process::start(Role::Front);
+async fn a_blocked_write_shows_its_deadline_until_it_goes_on(process: Process) {
     let bounds = Bounds { write_stall: Duration::from_mins(1), ..Bounds::default() };
     let mut rig = process.relay(bounds).await;
     let chunk = pattern(65_536);
@@ -225,9 +257,7 @@ async fn a_blocked_write_shows_its_deadline_until_it_goes_on() {
 }
 
 /// a half-closed connection without progress is closed at the bound, with its reason, as a reset.
-#[tokio::test]
-async fn a_half_close_without_progress_ends_at_its_bound() {
-    let process = Process::start(Role::Front);
+async fn a_half_close_without_progress_ends_at_its_bound(process: Process) {
     let bounds = Bounds { half_close: Duration::from_millis(300), ..Bounds::default() };
     let mut rig = process.relay(bounds).await;
     rig.client.shutdown().await.unwrap();
@@ -241,9 +271,7 @@ async fn a_half_close_without_progress_ends_at_its_bound() {
 }
 
 /// bytes in one direction keep a connection; none in either end it, in order, with the rule.
-#[tokio::test]
-async fn inactivity_is_judged_over_both_directions() {
-    let process = Process::start(Role::Front);
+async fn inactivity_is_judged_over_both_directions(process: Process) {
     let bounds = Bounds { inactivity: Duration::from_millis(400), ..Bounds::default() };
     let mut rig = process.relay(bounds).await;
     let began = process.manager.clock().mono();
@@ -266,9 +294,7 @@ async fn inactivity_is_judged_over_both_directions() {
 }
 
 /// R-06, P3: an order from outside is the cause, gracefully or at once; a second one does nothing.
-#[tokio::test]
-async fn the_first_order_to_close_is_the_cause() {
-    let process = Process::start(Role::Front);
+async fn the_first_order_to_close_is_the_cause(process: Process) {
     for mode in [CloseMode::Graceful, CloseMode::Abort] {
         let mut rig = process.relay(Bounds::default()).await;
         let order = |reason| CloseOrder {
@@ -297,9 +323,7 @@ async fn the_first_order_to_close_is_the_cause() {
 
 /// `write_stall` bounds a reader that answers and takes nothing, not `TCP_USER_TIMEOUT`: the kernel takes a
 /// closed window for silence, and would name the wrong cause.
-#[tokio::test]
-async fn a_stalled_reader_outlives_the_tcp_user_timeout() {
-    let process = Process::start(Role::Front);
+async fn a_stalled_reader_outlives_the_tcp_user_timeout(process: Process) {
     let rig = process.relay(Bounds::default()).await;
     let (mut client, mut target) = (rig.client, rig.target);
     let sent = pattern(16 << 20);
@@ -315,5 +339,19 @@ async fn a_stalled_reader_outlives_the_tcp_user_timeout() {
     assert!(end.is_ok() && got == expected, "{} of {}", got.len(), expected.len());
     client.shutdown().await.unwrap();
     drop(within(writer).await.unwrap());
+    within(rig.connection).await.unwrap();
+}
+
+/// a byte that is sent as urgent is no part of the stream (tcp(7)); what is sent after it passes.
+async fn urgent_data_does_not_stop_a_direction(process: Process) {
+    let mut rig = process.relay(Bounds::default()).await;
+    for _ in 0..3 {
+        write_all(&mut rig.client, b"a").await;
+        rustix::net::send(&rig.client, b"!", rustix::net::SendFlags::OOB).unwrap();
+        assert_eq!(within(rig.target.read_u8()).await.unwrap(), b'a');
+        write_all(&mut rig.client, b"b").await;
+        assert_eq!(within(rig.target.read_u8()).await.unwrap(), b'b');
+    }
+    reset(rig.client);
     within(rig.connection).await.unwrap();
 }

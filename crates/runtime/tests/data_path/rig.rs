@@ -12,7 +12,8 @@ use ledger::{
 };
 use runtime::{
     Bound, Clock, ConnectionManager, DialOptions, FarewellLimits, Goodbye, Keepalive, Leg, Mode, Origin,
-    Parting, RelayEnd, RelayOptions, Sharing, TrackedConnection, cleanup_connection, dial, mint, relay,
+    Parting, PipePool, RelayEnd, RelayOptions, Sharing, Splicing, TrackedConnection, cleanup_connection,
+    dial, mint, relay,
 };
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,6 +29,8 @@ pub(crate) const USER_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// The books and clocks of a process.
 pub(crate) struct Process {
     pub(crate) manager: ConnectionManager,
+    /// How its relays move bytes.
+    pub(crate) mode: Mode,
 }
 
 /// The bounds of one relay.
@@ -61,10 +64,15 @@ pub(crate) struct Rig {
 
 impl Process {
     pub(crate) fn start(role: Role) -> Self {
+        Self::moving(Mode::Copy, role)
+    }
+
+    /// A process whose relays move bytes in this way.
+    pub(crate) fn moving(mode: Mode, role: Role) -> Self {
         let rhythm = Rhythm::default();
         let ledger = Ledger::new(mint::instance_id(), role, LedgerLimits::default(), rhythm);
         let manager = ConnectionManager::new(SharedLedger::new(ledger), Clock::start(Duration::from_secs(1)));
-        Self { manager }
+        Self { manager, mode }
     }
 
     /// A record with its client's leg, and the client's end.
@@ -113,7 +121,7 @@ impl Process {
         tracked.phase(Phase::Connecting);
         tracked.arm(DeadlineName::Inactivity, &limit(bounds.inactivity), Restart::OnBytes);
         tracked.phase(Phase::Relaying);
-        let connection = tokio::spawn(carry(tracked, first, second, bounds));
+        let connection = tokio::spawn(carry(tracked, first, second, bounds, self.mode.clone()));
         Rig { client, target, key, traffic, manager: self.manager.clone(), connection }
     }
 }
@@ -143,12 +151,9 @@ impl Rig {
 }
 
 /// The life of a relayed connection.
-async fn carry(mut tracked: TrackedConnection, first: Leg, second: Leg, bounds: Bounds) {
-    let options = RelayOptions {
-        mode: Mode::Copy,
-        half_close: limit(bounds.half_close),
-        write_stall: limit(bounds.write_stall),
-    };
+async fn carry(mut tracked: TrackedConnection, first: Leg, second: Leg, bounds: Bounds, mode: Mode) {
+    let options =
+        RelayOptions { mode, half_close: limit(bounds.half_close), write_stall: limit(bounds.write_stall) };
     let end = relay(&first, &second, Vec::new(), &mut tracked, &options).await;
     let limits = FarewellLimits { write_stall: limit(bounds.write_stall), close: limit(bounds.close) };
     let RelayEnd { first: to_first, second: to_second, undelivered } = end;
@@ -187,6 +192,11 @@ pub(crate) fn accept(local: SocketAddr, remote: SocketAddr, clock: &Clock) -> Ac
         source: AddressSource::Socket,
         at: clock.now().wall,
     }
+}
+
+/// Through pipes: after so many bytes, 0 is from the first one on.
+pub(crate) fn spliced(pool: &PipePool, after: usize) -> Mode {
+    Mode::Splice(Splicing { pool: pool.clone(), after })
 }
 
 /// Bytes that show where they were cut or doubled.
