@@ -12,7 +12,7 @@ use config::{NetworkproxyConfig, Surroundings};
 use networkproxy::arguments::Arguments;
 use networkproxy::certificates::CertificateStore;
 use networkproxy::start;
-use runtime::DescriptorLimit;
+use runtime::{DescriptorLimit, Workers};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -47,14 +47,11 @@ fn run(
     certificates: CertificateStore,
     descriptors: DescriptorLimit,
 ) -> Result<()> {
-    let workers = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(start::worker_threads(config.workers) as usize)
-        .thread_name("worker")
-        .enable_all()
-        .build()
+    let workers = Workers::start(start::worker_threads(config.workers))
         .context("the worker threads could not be started")?;
-    workers.block_on(async {
-        let running = start::start(config, certificates, arguments.file(), descriptors)?;
+    let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    main.block_on(async {
+        let running = start::start(config, certificates, arguments.file(), descriptors, &workers)?;
         let check = || {
             let problems = arguments.problems();
             for problem in &problems {

@@ -14,15 +14,15 @@ use ledger::{HalfKey, Now, Role, SharedLedger, Wall};
 use runtime::CloseOrder;
 
 use crate::gateway::Gateway;
-use crate::pool::Pool;
+use crate::pool::{Pool, PoolCounts};
 
 /// networkproxy as the admin services see it.
 #[derive(Debug)]
 pub struct Inner {
     /// What all connections share.
     pub gateway: Arc<Gateway>,
-    /// Connections to targets.
-    pub pool: Pool,
+    /// Connections to targets, worker by worker.
+    pub pools: Vec<Pool>,
     /// The control channel.
     pub upstream: Upstream,
     phase: AtomicU8,
@@ -50,8 +50,16 @@ const DRAINING: u8 = 2;
 
 impl Inner {
     /// A process that does not serve yet.
-    pub fn new(gateway: Arc<Gateway>, pool: Pool, upstream: Upstream, facts: Facts) -> Self {
-        Self { gateway, pool, upstream, phase: AtomicU8::new(STARTING), facts }
+    pub fn new(gateway: Arc<Gateway>, pools: Vec<Pool>, upstream: Upstream, facts: Facts) -> Self {
+        Self { gateway, pools, upstream, phase: AtomicU8::new(STARTING), facts }
+    }
+
+    /// How many connections to targets there are, over all workers.
+    pub fn pooled(&self) -> PoolCounts {
+        self.pools.iter().map(Pool::counts).fold(PoolCounts::default(), |sum, of| PoolCounts {
+            open: sum.open + of.open,
+            idle: sum.idle + of.idle,
+        })
     }
 
     /// It serves from now on.
@@ -115,7 +123,7 @@ impl Process for Inner {
             worker_threads: facts.worker_threads,
             alive_tasks: runtime::tasks::alive() as u64,
             pooled_pipes: 0,
-            pooled_target_connections: self.pool.counts().idle as u64,
+            pooled_target_connections: self.pooled().idle as u64,
             names_without_certificate: self.names_without_certificate(),
             warnings: self.warnings(),
         }

@@ -15,9 +15,11 @@ use control::client::{Upstream, UpstreamSettings, UpstreamState};
 use control::{Access, InnerTerms, Plaintext, Reading, Time, TokenFile};
 use ledger::{Ledger, LedgerLimits, Rhythm, Role, SharedLedger};
 use runtime::{
-    AcceptErrors, Bound, Clock, ConnectionManager, DescriptorLimit, Drain, DrainSwitch, Resolver, Sharing,
+    AcceptErrors, Bound, Clock, ConnectionManager, DescriptorLimit, Drain, DrainSwitch, Resolver, Sharing, Workers,
     accept_loop, mint, tasks,
 };
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::certificates::{CertificateStore, Notice};
@@ -33,7 +35,7 @@ use crate::tls::TlsOffer;
 /// A process that serves.
 pub struct Running {
     inner: Arc<Inner>,
-    listener: tokio::task::JoinHandle<()>,
+    listeners: Vec<tokio::task::JoinHandle<()>>,
     /// Given when the hop is to be closed.
     hop_closes: CancellationToken,
     wind_down: CancellationToken,
@@ -59,6 +61,7 @@ pub fn start(
     certificates: CertificateStore,
     file: String,
     descriptors: DescriptorLimit,
+    workers: &Workers,
 ) -> Result<Running> {
     let configured = match config.limits.max_connections.value {
         Auto::Auto => None,
@@ -73,7 +76,7 @@ pub fn start(
     }
     let admin = bind_exclusive(config.admin.listen, "admin")?;
     let metrics = bind_exclusive(config.metrics.listen, "metrics")?;
-    let hop = Bound::bind(config.hop.listen, Sharing::Exclusive, None).context("hop")?;
+    let hop = Bound::bind(config.hop.listen, Sharing::PerWorker(workers.count()), None).context("hop")?;
     let hop =
         hop.with_context(|| format!("hop: this host lacks the address family of {}", config.hop.listen))?;
     let hop_address = hop.address();
@@ -108,8 +111,8 @@ pub fn start(
     };
     let upstream = Upstream::new(ledger.clone(), time, settings);
 
-    let worker_threads = worker_threads(config.workers);
-    let pool = Pool::new(PoolSettings::new(config, &timeouts, 1), clock.clone());
+    let pool = |_| Pool::new(PoolSettings::new(config, &timeouts, workers.count()), clock.clone());
+    let pools: Vec<Pool> = workers.handles().iter().map(pool).collect();
     let certificates = Arc::new(certificates);
     let gateway = Arc::new(Gateway {
         manager: ConnectionManager::new(ledger, clock.clone()),
@@ -132,23 +135,29 @@ pub fn start(
             (metrics.local_addr()?, "metrics"),
         ],
         max_fds: descriptors.0,
-        worker_threads,
+        worker_threads: workers.count() as u32,
     };
-    let inner = Arc::new(Inner::new(Arc::clone(&gateway), pool.clone(), upstream.clone(), facts));
+    let inner = Arc::new(Inner::new(Arc::clone(&gateway), pools, upstream.clone(), facts));
     let (switch, drain) = DrainSwitch::new(clock.clone());
     let accept_errors = Arc::new(AcceptErrors::default());
     let wind_down = CancellationToken::new();
     let hop_closes = CancellationToken::new();
     let door = Arc::new(Hop::new(upstream, clock, gateway.timeouts.hop_header.value));
-    let inside =
-        Inside { gateway, pool, wind_down: wind_down.clone(), listener: hop_address.to_string().into() };
-    let listener = listen(hop, door, inside, hop_closes.clone(), Arc::clone(&accept_errors))?;
+    let name: Arc<str> = hop_address.to_string().into();
+    let inside = |pool: &Pool| Inside {
+        gateway: Arc::clone(&gateway),
+        pool: pool.clone(),
+        wind_down: wind_down.clone(),
+        listener: Arc::clone(&name),
+    };
+    let insides: Vec<Inside> = inner.pools.iter().map(inside).collect();
+    let listeners = listen(hop, workers, &door, insides, &hop_closes, &accept_errors)?;
     let leaving = CancellationToken::new();
     let status = InnerStatus { inner: Arc::clone(&inner), settled: Arc::default(), accept_errors };
     let control = start_control(admin, metrics, access, status, leaving.clone())?;
     inner.ready();
     let drain_limit = inner.gateway.timeouts.drain.value;
-    Ok(Running { inner, listener, hop_closes, wind_down, control, leaving, drain, switch, drain_limit })
+    Ok(Running { inner, listeners, hop_closes, wind_down, control, leaving, drain, switch, drain_limit })
 }
 
 /// How many threads carry connections.
@@ -160,7 +169,7 @@ pub fn worker_threads(configured: Auto<u32>) -> u32 {
 impl Running {
     /// Waits for the word to leave, and leaves: takes nothing new, lets finish, then ends what is left.
     pub async fn until_empty(self) -> Result<()> {
-        let Self { inner, listener, hop_closes, wind_down, control, leaving, drain, .. } = self;
+        let Self { inner, listeners, hop_closes, wind_down, control, leaving, drain, .. } = self;
         tokio::select! {
             () = drain.draining() => {}
             () = control.ended() => bail!("the control thread ended: no process serves without it"),
@@ -173,7 +182,9 @@ impl Running {
             () = drain.stopping() => {}
         }
         hop_closes.cancel();
-        listener.await.ok();
+        for listener in listeners {
+            listener.await.ok();
+        }
         let ledger = inner.gateway.manager.ledger();
         tracing::info!(live = ledger.connected_clients(), "the hop is closed");
         wind_down.cancel();
@@ -188,7 +199,7 @@ impl Running {
                 }
             }
         }
-        inner.pool.close();
+        inner.pools.iter().for_each(Pool::close);
         leaving.cancel();
         control.ended().await;
         tracing::info!("left");
@@ -210,26 +221,32 @@ async fn no_session(upstream: &Upstream) {
     }
 }
 
+/// One listener for each of `workers`, each with the pool of its own that is in its part of `insides`.
 fn listen(
     bound: Bound,
-    door: Arc<Hop>,
-    inside: Inside,
-    closes: CancellationToken,
-    errors: Arc<AcceptErrors>,
-) -> Result<tokio::task::JoinHandle<()>> {
+    workers: &Workers,
+    door: &Arc<Hop>,
+    insides: Vec<Inside>,
+    closes: &CancellationToken,
+    errors: &Arc<AcceptErrors>,
+) -> Result<Vec<tokio::task::JoinHandle<()>>> {
     let address = bound.address();
-    let listener = bound.listen().with_context(|| format!("cannot listen on {address}"))?;
+    let shared = bound.listen_on(workers).with_context(|| format!("cannot listen on {address}"))?;
     tracing::info!(%address, "listening on the hop");
-    Ok(tasks::spawn("hop listener", async move {
-        let clock = inside.gateway.clock().clone();
-        accept_loop(listener, &clock, &errors, closes.cancelled(), |socket, remote| {
-            let arrival = inside.gateway.manager.ledger().arrive();
-            // Detached: it owns its record and ends it by itself.
-            let life = inner_connection(inside.clone(), Arc::clone(&door), socket, remote, arrival);
-            drop(tasks::spawn("connection", life));
+    let accepting = |((worker, listener), inside): ((&Handle, TcpListener), Inside)| {
+        let (door, closes, errors) = (Arc::clone(door), closes.clone(), Arc::clone(errors));
+        tasks::spawn_on(worker, "hop listener", async move {
+            let clock = inside.gateway.clock().clone();
+            accept_loop(listener, &clock, &errors, closes.cancelled(), |socket, remote| {
+                let arrival = inside.gateway.manager.ledger().arrive();
+                // Detached: it owns its record and ends it by itself.
+                let life = inner_connection(inside.clone(), Arc::clone(&door), socket, remote, arrival);
+                drop(tasks::spawn("connection", life));
+            })
+            .await;
         })
-        .await;
-    }))
+    };
+    Ok(shared.into_iter().zip(insides).map(accepting).collect())
 }
 
 fn start_control(

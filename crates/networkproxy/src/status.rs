@@ -36,7 +36,7 @@ impl Status for InnerStatus {
         let gateway = &self.inner.gateway;
         let since_sweep = gateway.manager.ledger().since_tick(self.inner.now());
         common_metrics(&mut page, BUILD, &gateway.manager, &self.settled, &self.accept_errors, since_sweep);
-        let counts = self.inner.pool.counts();
+        let counts = self.inner.pooled();
         let mut pooled =
             page.gauge("proxy_pool_connections", "Connections to targets that speak HTTP, by state.");
         pooled.labelled(&[("state", "idle")], counts.idle);

@@ -1,7 +1,8 @@
 //! TLS with clients: what is offered, the handshake, and what its failures mean.
 //!
-//! *Owns* the two `ServerConfig`s of the process (HTTP negotiates h2 and http/1.1; opaque protocols
-//! negotiate nothing, so that a client may offer whatever it speaks) and the kinds of failure.
+//! *Owns* the `ServerConfig`s of the process (HTTP negotiates h2 and http/1.1; opaque protocols negotiate
+//! nothing, so that a client may offer whatever it speaks), whose order of ciphers counts, and the kinds of
+//! failure.
 //! *Never* accepts early data, writes a key log, or looks at a client's certificate.
 //! *Invariant*: a `close_notify` is an orderly end and no [`TlsFailure`].
 
@@ -10,11 +11,11 @@ use std::sync::Arc;
 
 use config::{Protocol, TlsVersion};
 use rustls::crypto::aws_lc_rs;
-use rustls::server::{NoServerSessionStorage, ServerConnection};
-use rustls::{AlertDescription, HandshakeKind, ServerConfig, version};
+use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage, ServerConnection};
+use rustls::{AlertDescription, CipherSuite, HandshakeKind, ServerConfig, version};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::certificates::CertificateStore;
@@ -23,8 +24,26 @@ use crate::hop_io::HopIo;
 /// What TLS the process offers to clients.
 #[derive(Clone)]
 pub struct TlsOffer {
-    http: TlsAcceptor,
-    opaque: TlsAcceptor,
+    http: Offer,
+    opaque: Offer,
+}
+
+/// What is offered for one kind of protocol.
+///
+/// Most clients have AES in hardware, as we have, and gain nothing from its longer keys: AES-128 comes first,
+/// whatever their order. One that begins its list with ChaCha20 has no such hardware, and is served by its own
+/// order.
+#[derive(Clone)]
+struct Offer {
+    by_our_order: Arc<ServerConfig>,
+    by_theirs: Arc<ServerConfig>,
+}
+
+impl Offer {
+    fn to(&self, hello: &ClientHello<'_>) -> &Arc<ServerConfig> {
+        let first = hello.cipher_suites().iter().find(|suite| cost(**suite) < UNKNOWN);
+        if first.is_some_and(|suite| cost(*suite) == CHACHA20) { &self.by_theirs } else { &self.by_our_order }
+    }
 }
 
 impl TlsOffer {
@@ -41,11 +60,17 @@ impl TlsOffer {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let acceptor = match protocol {
+        let offer = match protocol {
             Protocol::Http => &self.http,
             Protocol::Tcp => &self.opaque,
         };
-        acceptor.accept(socket).into_fallible().await.map_err(|(error, socket)| (error.into(), socket))
+        let mut hello = LazyConfigAcceptor::new(Acceptor::default(), socket);
+        let begun = match (&mut hello).await {
+            Ok(begun) => begun,
+            Err(error) => return Err((error.into(), hello.take_io().expect("it accepted nothing"))),
+        };
+        let config = Arc::clone(offer.to(&begun.client_hello()));
+        begun.into_stream(config).into_fallible().await.map_err(|(error, socket)| (error.into(), socket))
     }
 
     /// Shakes hands over the hop, in as few packets as the client's progress allows.
@@ -166,12 +191,14 @@ fn server_config(
     settings: &config::Tls,
     store: &Arc<CertificateStore>,
     alpn: &[&[u8]],
-) -> Result<TlsAcceptor, rustls::Error> {
+) -> Result<Offer, rustls::Error> {
     let versions: &[_] = match settings.min_version {
         TlsVersion::V1_2 => &[&version::TLS13, &version::TLS12],
         TlsVersion::V1_3 => &[&version::TLS13],
     };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| cost(suite.suite()));
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)?
         .with_no_client_auth()
         .with_cert_resolver(Arc::clone(store) as Arc<_>);
@@ -183,8 +210,31 @@ fn server_config(
     } else {
         config.send_tls13_tickets = 0;
     }
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    let by_theirs = Arc::new(config.clone());
+    config.ignore_client_order = true;
+    Ok(Offer { by_our_order: Arc::new(config), by_theirs })
 }
+
+/// Ciphers by what they cost where AES is in hardware.
+const fn cost(suite: CipherSuite) -> u8 {
+    use CipherSuite as C;
+    match suite {
+        C::TLS13_AES_128_GCM_SHA256
+        | C::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+        | C::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => 0,
+        C::TLS13_AES_256_GCM_SHA384
+        | C::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+        | C::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => 1,
+        C::TLS13_CHACHA20_POLY1305_SHA256
+        | C::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+        | C::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => CHACHA20,
+        _ => UNKNOWN,
+    }
+}
+
+const CHACHA20: u8 = 2;
+/// A suite that we do not have.
+const UNKNOWN: u8 = 3;
 
 #[cfg(test)]
 mod tests;

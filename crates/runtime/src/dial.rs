@@ -15,13 +15,11 @@ use rustix::io::Errno;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::clock::Clock;
-use crate::socket::{Keepalive, set_from_birth};
+use crate::socket::set_from_birth;
 
 /// How to dial.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DialOptions<'a> {
-    /// When a silent peer is taken for gone.
-    pub keepalive: Option<Keepalive>,
     /// Source addresses to take in turn, for destinations on the loopback network.
     pub sources: Option<&'a SourceSpread>,
 }
@@ -159,7 +157,7 @@ async fn connect(
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     };
     let socket = socket.map_err(refused)?;
-    set_from_birth(&socket, options.keepalive).map_err(refused)?;
+    set_from_birth(&socket, None).map_err(refused)?;
     if let (Some(sources), IpAddr::V4(to)) = (options.sources, address.ip())
         && to.is_loopback()
     {

@@ -42,6 +42,7 @@ mod socket;
 mod splice;
 pub mod tasks;
 mod tracked;
+mod workers;
 
 pub use cleanup::{
     Departure, Farewell, FarewellLimits, Goodbye, Outcome, Parting, cleanup_connection, cleanup_socket,
@@ -69,3 +70,4 @@ pub use signals::serve_signals;
 pub use socket::{Keepalive, SendQueue, set_from_birth};
 pub use splice::Splicing;
 pub use tracked::TrackedConnection;
+pub use workers::Workers;

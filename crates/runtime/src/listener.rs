@@ -15,29 +15,32 @@ use ledger::Limit;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 
 use crate::clock::Clock;
 use crate::fold::Fold;
 use crate::socket::{Keepalive, set_from_birth};
+use crate::workers::Workers;
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 /// The first and the longest pause after an accept that failed for want of a resource.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 
-/// May others bind the same address?
+/// How many sockets listen on a port. Either way it is bound by one process at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
-    /// No: the bind is a lock against a second instance.
+    /// One.
     Exclusive,
-    /// Sockets of this user may (`SO_REUSEPORT`): one listener per worker.
-    PerWorker,
+    /// One for each of so many workers (`SO_REUSEPORT`, socket(7)): the kernel spreads clients over them.
+    PerWorker(usize),
 }
 
-/// A bound port. A worker makes it its own by [`Bound::listen`].
+/// A bound port. Workers make it their own by [`Bound::listen`].
 #[derive(Debug)]
 pub struct Bound {
-    socket: std::net::TcpListener,
+    /// One for each worker.
+    sockets: Vec<std::net::TcpListener>,
     address: SocketAddr,
 }
 
@@ -120,9 +123,19 @@ impl Bound {
         self.address
     }
 
-    /// Makes it a listener of the current runtime.
+    /// Makes its only socket a listener of the current runtime.
     pub fn listen(self) -> io::Result<TcpListener> {
-        TcpListener::from_std(self.socket)
+        let mut sockets = self.sockets;
+        TcpListener::from_std(sockets.pop().expect("a bound port has a socket"))
+    }
+
+    /// Gives each of `workers` its listener.
+    pub fn listen_on<'w>(self, workers: &'w Workers) -> io::Result<Vec<(&'w Handle, TcpListener)>> {
+        let adopt = |(socket, worker): (_, &'w Handle)| {
+            let _reactor = worker.enter();
+            Ok((worker, TcpListener::from_std(socket)?))
+        };
+        self.sockets.into_iter().zip(workers.handles()).map(adopt).collect()
     }
 }
 
@@ -223,22 +236,47 @@ impl AcceptErrors {
 }
 
 fn bind(address: SocketAddr, sharing: Sharing, keepalive: Option<Keepalive>) -> io::Result<Bound> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+    let others = match sharing {
+        Sharing::Exclusive | Sharing::PerWorker(..=1) => {
+            let (socket, address) = bind_one(address, false, keepalive)?;
+            return Ok(Bound { sockets: vec![socket], address });
+        }
+        Sharing::PerWorker(workers) => workers - 1,
+    };
+    if address.port() != 0 {
+        // A process that shares its port would be joined without a word: a socket that does not share tells.
+        new_socket(address, false)?.bind(&address.into())?;
     }
-    // A restarted process finds its port in TIME_WAIT otherwise; on Linux this does not share a listener.
-    socket.set_reuse_address(true)?;
-    if sharing == Sharing::PerWorker {
-        socket.set_reuse_port(true)?;
-    }
+    let (first, address) = bind_one(address, true, keepalive)?;
+    let rest = (0..others).map(|_| bind_one(address, true, keepalive).map(|(socket, _)| socket));
+    let sockets = std::iter::once(Ok(first)).chain(rest).collect::<io::Result<_>>()?;
+    Ok(Bound { sockets, address })
+}
+
+fn bind_one(
+    address: SocketAddr,
+    shared: bool,
+    keepalive: Option<Keepalive>,
+) -> io::Result<(std::net::TcpListener, SocketAddr)> {
+    let socket = new_socket(address, shared)?;
     set_from_birth(&socket, keepalive)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     let socket = std::net::TcpListener::from(socket);
     let address = socket.local_addr()?;
-    Ok(Bound { socket, address })
+    Ok((socket, address))
+}
+
+fn new_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // A restarted process finds its port in TIME_WAIT otherwise; on Linux this does not share a listener.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    Ok(socket)
 }
 
 /// Takes what completed its handshake before we stopped. Straight from the kernel: tokio may not have heard

@@ -38,8 +38,10 @@ pub fn init(log: &Log) {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     let others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
-    let targets =
-        OURS.iter().fold(Targets::new().with_default(others), |all, ours| all.with_target(*ours, level));
+    // It warns of what clients send, a line each: such lines are the records'.
+    let tls = if level >= LevelFilter::DEBUG { level } else { LevelFilter::ERROR };
+    let targets = Targets::new().with_default(others).with_target("rustls", tls);
+    let targets = OURS.iter().fold(targets, |all, ours| all.with_target(*ours, level));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let started = match log.format {
         LogFormat::Text => {

@@ -19,11 +19,14 @@ use crate::clock::Clock;
 use crate::close::{CloseMode, CloseOrder};
 use crate::flow::{Flow, FlowEvent};
 use crate::leg::Leg;
+use crate::socket::Keepalive;
 use crate::splice::Splicing;
 use crate::tracked::TrackedConnection;
 
 /// A write that blocks this long is shown on the record, with its deadline.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
+/// A relay that lasts this long has its second leg probed.
+const PROBED_AFTER: Duration = Duration::from_secs(1);
 /// Longer waits are cut into such.
 const FAR: Duration = Duration::from_hours(24);
 
@@ -36,6 +39,9 @@ pub struct RelayOptions {
     pub half_close: Limit,
     /// A side takes no bytes.
     pub write_stall: Limit,
+    /// When a silent second leg is taken for gone, where its socket was not born with that: five system calls,
+    /// which a connection that is soon over does without.
+    pub keepalive: Option<Keepalive>,
 }
 
 /// How bytes are moved.
@@ -81,6 +87,7 @@ pub async fn relay(
         legs: [first, second],
         flows: [Flow::starting_with(initial_chunk), Flow::default()],
         broken: [false; 2],
+        unprobed: options.keepalive.map(|keepalive| (tracked.clock().active() + PROBED_AFTER, keepalive)),
         options,
     };
     loop {
@@ -100,7 +107,7 @@ pub async fn relay(
             if relay.is_unwatched(1) && failed.1.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Event::Broke(1));
             }
-            timer.poll(cx, &relay, tracked).map(Event::Expired)
+            timer.poll(cx, &mut relay, tracked).map(Event::Expired)
         })
         .await;
         if let Some(end) = relay.on(event, tracked) {
@@ -123,6 +130,8 @@ struct Relay<'a> {
     /// `flows[side]` reads from `legs[side]` and writes to the other.
     flows: [Flow; 2],
     broken: [bool; 2],
+    /// From when on the second leg is to be probed, and how.
+    unprobed: Option<(Duration, Keepalive)>,
     options: &'a RelayOptions,
 }
 
@@ -245,6 +254,13 @@ impl Relay<'_> {
         if limit.is_zero() { SHOWN_AFTER } else { SHOWN_AFTER.min(limit / 2) }
     }
 
+    /// Sets the second leg's keepalive once it is time.
+    fn begin_to_probe(&mut self, now: Duration) {
+        if let Some((_, keepalive)) = self.unprobed.take_if(|(at, _)| *at <= now) {
+            self.legs[1].keep_alive(keepalive);
+        }
+    }
+
     /// A write that blocks for long gets its deadline armed and shown; one that goes on loses it.
     fn show_stall(&self, tracked: &mut TrackedConnection) {
         let now = tracked.clock().active();
@@ -282,18 +298,21 @@ impl Timer<'_> {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        relay: &Relay<'_>,
+        relay: &mut Relay<'_>,
         tracked: &mut TrackedConnection,
     ) -> Poll<Armed> {
+        let probed_at = |relay: &Relay<'_>| relay.unprobed.map(|(at, _)| at);
         self.bring_forward(relay.stall_shown_at());
+        self.bring_forward(probed_at(relay));
         while self.sleep.as_mut().poll(cx).is_ready() {
+            relay.begin_to_probe(self.clock.active());
             relay.show_stall(tracked);
             if let Some(armed) = tracked.overdue() {
                 return Poll::Ready(armed);
             }
             let now = self.clock.active();
             let again = relay.stall_shown_at().map(|at| at.max(now + relay.shown_after()));
-            self.set([tracked.next_expiry(), again].into_iter().flatten().min().unwrap_or(now + FAR));
+            self.set([tracked.next_expiry(), again, probed_at(relay)].into_iter().flatten().min().unwrap_or(now + FAR));
         }
         Poll::Pending
     }

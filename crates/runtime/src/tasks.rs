@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::FutureExt as _;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
@@ -21,16 +22,27 @@ pub fn spawn(name: &'static str, future: impl Future<Output = ()> + Send + 'stat
     tokio::spawn(counted.instrument(tracing::debug_span!("task", name)))
 }
 
+/// As [`spawn`], on the runtime of `handle`.
+pub fn spawn_on(
+    handle: &Handle,
+    name: &'static str,
+    future: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<()> {
+    let counted = counted(future);
+    handle.spawn(counted.instrument(tracing::debug_span!("task", name)))
+}
+
 /// As [`spawn`], on the current thread's `LocalSet` or local runtime: for futures that are not `Send`.
 pub fn spawn_local(name: &'static str, future: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
     let counted = counted(future);
     tokio::task::spawn_local(counted.instrument(tracing::debug_span!("task", name)))
 }
 
-/// No `async` block: that would hold a future of many kilobytes twice, as what it captured and as what it awaits.
+/// In a box, because what is put round a future moves it, eight times over until it is a task, and a connection's
+/// has kilobytes. No `async` block: that would hold it twice, as what it captured and as what it awaits.
 fn counted<F: Future<Output = ()>>(future: F) -> impl Future<Output = ()> + use<F> {
     let alive = Alive::count();
-    future.map(move |()| drop(alive))
+    Box::pin(future).map(move |()| drop(alive))
 }
 
 /// How many spawned tasks have not ended.

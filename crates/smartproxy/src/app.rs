@@ -162,19 +162,18 @@ impl App {
         &self,
         target: &TargetAddress,
         until: Duration,
-        keepalive: Keepalive,
     ) -> Result<Dialled, DialFault> {
         let addresses = match &target.host {
             TargetHost::Address(ip) => vec![SocketAddr::new(*ip, target.port)],
             TargetHost::Name(name) => self.resolver.resolve(name, target.port).await?,
         };
-        let options = DialOptions { keepalive: Some(keepalive), sources: None };
+        let options = DialOptions::default();
         Ok(runtime::dial(&addresses, until, options, self.manager.clock()).await?)
     }
 
     /// Dials the hop, by the active time `until`, from the next of several loopback addresses.
     pub(crate) async fn dial_hop(&self, hop: SocketAddr, until: Duration) -> Result<Dialled, DialError> {
-        let options = DialOptions { keepalive: None, sources: Some(&self.sources) };
+        let options = DialOptions { sources: Some(&self.sources) };
         runtime::dial(&[hop], until, options, self.manager.clock()).await
     }
 }

@@ -57,6 +57,7 @@ impl EntryBounds {
             own.map(|own| own.value).max().unwrap_or_default()
         };
         let write_stall = limit(&timeouts.write_stall);
+        let keepalive = Keepalive::within(timeouts.tcp_keepalive.value);
         let max_lifetime = timeouts.max_lifetime.value.unwrap_or_default();
         Self {
             connect: limit(&timeouts.connect),
@@ -64,11 +65,12 @@ impl EntryBounds {
             inactivity: limit(&timeouts.inactivity),
             max_lifetime: Limit { value: max_lifetime, source: source(&timeouts.max_lifetime) },
             jitter,
-            keepalive: Keepalive::within(timeouts.tcp_keepalive.value),
+            keepalive,
             relay: RelayOptions {
                 mode,
                 half_close: limit(&timeouts.half_close),
                 write_stall: write_stall.clone(),
+                keepalive: Some(keepalive),
             },
             farewell: FarewellLimits { write_stall, close: limit(&timeouts.close) },
             routes_idle: longest(|own| own.inactivity.as_ref()),
@@ -80,7 +82,9 @@ impl EntryBounds {
     /// A bridged relay: networkproxy owns the half-close clock, ours only backs it up.
     pub(crate) fn bridged(&self, networkproxy_half_close: Duration) -> RelayOptions {
         let longest = networkproxy_half_close.max(self.routes_half_close);
-        RelayOptions { half_close: backstop("half_close", longest), ..self.relay.clone() }
+        let half_close = backstop("half_close", longest);
+        // Our machine's other process is either there or seen to be gone.
+        RelayOptions { half_close, keepalive: None, ..self.relay.clone() }
     }
 
     /// Its idle clocks likewise; a route's own may be longer than any that networkproxy announced.

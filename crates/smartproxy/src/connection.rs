@@ -177,7 +177,7 @@ async fn relay_to_target(
 
     let until = tracked.next_expiry().unwrap_or(std::time::Duration::MAX);
     let dialled = tokio::select! {
-        dialled = app.dial_target(address, until, bounds.keepalive) => dialled,
+        dialled = app.dial_target(address, until) => dialled,
         () = left(&client, &initial) => return left_before_connect(tracked, client, None, &bounds.farewell),
         armed = tracked.expired() => {
             return expired(tracked, client, None, &armed, Reason::TargetConnectTimeout, &bounds.farewell);

@@ -27,7 +27,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use config::{SmartproxyConfig, Surroundings};
-use runtime::DescriptorLimit;
+use runtime::{DescriptorLimit, Workers};
 
 use crate::arguments::Arguments;
 
@@ -59,14 +59,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments, config: &SmartproxyConfig, descriptors: DescriptorLimit) -> Result<()> {
-    let workers = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(start::worker_threads(config.settings.workers) as usize)
-        .thread_name("worker")
-        .enable_all()
-        .build()
+    let workers = Workers::start(start::worker_threads(config.settings.workers))
         .context("the worker threads could not be started")?;
-    workers.block_on(async {
-        let running = start::start(config, arguments.file(), descriptors)?;
+    let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    main.block_on(async {
+        let running = start::start(config, arguments.file(), descriptors, &workers)?;
         let check = || {
             let report = arguments.report(&Surroundings::real());
             for problem in &report.errors {

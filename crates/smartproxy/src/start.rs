@@ -14,7 +14,7 @@ use control::{Access, Plaintext, Reading, Time, TokenFile};
 use ledger::{Ledger, LedgerLimits, Limit, Rhythm, Role, SharedLedger};
 use runtime::{
     AcceptErrors, Bound, Clock, ConnectionManager, DescriptorLimit, Drain, DrainSwitch, Keepalive, Resolver,
-    SettledTotals, Sharing, accept_loop, mint, tasks,
+    SettledTotals, Sharing, Workers, accept_loop, mint, tasks,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,7 @@ pub(crate) fn start(
     config: &SmartproxyConfig,
     file: String,
     descriptors: DescriptorLimit,
+    workers: &Workers,
 ) -> Result<Running> {
     let settings = &config.settings;
     let configured = match settings.limits.max_connections.value {
@@ -66,7 +67,8 @@ pub(crate) fn start(
     let keepalive = Keepalive::within(settings.timeouts.tcp_keepalive.value);
     let mut bound = Vec::new();
     for port in table.listeners() {
-        let found = Bound::bind_all(&settings.bind, port.port, Sharing::Exclusive, Some(keepalive));
+        let sharing = Sharing::PerWorker(workers.count());
+        let found = Bound::bind_all(&settings.bind, port.port, sharing, Some(keepalive));
         bound.extend(found.with_context(|| format!("{}: port {}", port.place, port.port))?);
     }
 
@@ -110,7 +112,7 @@ pub(crate) fn start(
         configuration_file: file,
         listeners: addresses,
         max_fds: descriptors.0,
-        worker_threads: worker_threads(settings.workers),
+        worker_threads: workers.count() as u32,
     };
     let front = Arc::new(Front::new(Arc::clone(&app), facts));
     let (switch, drain) = DrainSwitch::new(clock);
@@ -118,7 +120,7 @@ pub(crate) fn start(
     let settled = Arc::new(SettledTotals::default());
     let accept_errors = Arc::new(AcceptErrors::default());
 
-    let listeners = listen(bound, &app, &drain, &accept_errors)?;
+    let listeners = listen(bound, workers, &app, &drain, &accept_errors)?;
     let status = FrontStatus {
         app: Arc::clone(&app),
         front: Arc::clone(&front),
@@ -179,6 +181,7 @@ async fn empty(app: &App) {
 
 fn listen(
     bound: Vec<Bound>,
+    workers: &Workers,
     app: &Arc<App>,
     drain: &Drain,
     errors: &Arc<AcceptErrors>,
@@ -187,17 +190,21 @@ fn listen(
     for bound in bound {
         let address = bound.address();
         let port = Arc::new(Port { number: address.port(), address, name: address.to_string().into() });
-        let listener = bound.listen().with_context(|| format!("cannot listen on {address}"))?;
+        let shared = bound.listen_on(workers).with_context(|| format!("cannot listen on {address}"))?;
         tracing::info!(%address, "listening");
-        let (app, drain, errors) = (Arc::clone(app), drain.clone(), Arc::clone(errors));
-        listeners.push(tasks::spawn("listener", async move {
-            let clock = app.manager.clock().clone();
-            accept_loop(listener, &clock, &errors, drain.draining(), |socket, remote| {
-                // Detached: it owns its record and ends it by itself.
-                drop(tasks::spawn("connection", serve(Arc::clone(&app), socket, remote, Arc::clone(&port))));
-            })
-            .await;
-        }));
+        for (worker, listener) in shared {
+            let (app, drain, errors) = (Arc::clone(app), drain.clone(), Arc::clone(errors));
+            let port = Arc::clone(&port);
+            listeners.push(tasks::spawn_on(worker, "listener", async move {
+                let clock = app.manager.clock().clone();
+                accept_loop(listener, &clock, &errors, drain.draining(), |socket, remote| {
+                    // Detached: it owns its record and ends it by itself.
+                    let life = serve(Arc::clone(&app), socket, remote, Arc::clone(&port));
+                    drop(tasks::spawn("connection", life));
+                })
+                .await;
+            }));
+        }
     }
     Ok(listeners)
 }

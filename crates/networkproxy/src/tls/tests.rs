@@ -15,12 +15,18 @@ fn store(self_signed: bool) -> Arc<CertificateStore> {
     Arc::new(CertificateStore::open(settings, SystemTime::now()).0)
 }
 
-/// A client that trusts exactly what `store` would show it.
-fn client(store: &CertificateStore, alpn: &[&str]) -> ClientConfig {
+/// What `store` would show.
+fn roots(store: &CertificateStore) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     if let Some(key) = store.choose(Some("a.example")) {
         roots.add(CertificateDer::from(key.cert[0].to_vec())).unwrap();
     }
+    roots
+}
+
+/// A client that trusts exactly what `store` would show it.
+fn client(store: &CertificateStore, alpn: &[&str]) -> ClientConfig {
+    let roots = roots(store);
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -55,6 +61,32 @@ async fn a_handshake_is_described_as_it_was_agreed_and_tickets_resume_it() {
         // The ticket comes with the first bytes after the handshake.
         ours.write_all(b"x").await.unwrap();
         theirs.read_exact(&mut [0]).await.unwrap();
+    }
+}
+
+/// AES-128 is chosen whatever a client's order, unless the client shows by its order that it lacks AES in hardware.
+#[tokio::test]
+async fn the_cheapest_cipher_is_chosen_for_both_ends() {
+    use CipherSuite as C;
+    let store = store(true);
+    let offer = TlsOffer::new(&SETTINGS, &store).unwrap();
+    let (aes_128, aes_256) = (C::TLS13_AES_128_GCM_SHA256, C::TLS13_AES_256_GCM_SHA384);
+    let chacha20 = C::TLS13_CHACHA20_POLY1305_SHA256;
+    for (theirs, chosen) in [
+        (vec![aes_256, chacha20, aes_128], "TLS_AES_128_GCM_SHA256"),
+        (vec![aes_256, chacha20], "TLS_AES_256_GCM_SHA384"),
+        (vec![chacha20, aes_128, aes_256], "TLS_CHACHA20_POLY1305_SHA256"),
+    ] {
+        let mut provider = aws_lc_rs::default_provider();
+        provider.cipher_suites.retain(|suite| theirs.contains(&suite.suite()));
+        provider.cipher_suites.sort_by_key(|suite| theirs.iter().position(|their| *their == suite.suite()));
+        let config = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots(&store))
+            .with_no_client_auth();
+        let (_, ours) = shake(&offer, Protocol::Tcp, Arc::new(config)).await;
+        assert_eq!(&*agreed(ours.unwrap().get_ref().1).cipher, chosen, "{theirs:?}");
     }
 }
 

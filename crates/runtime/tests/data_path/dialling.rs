@@ -65,7 +65,7 @@ async fn a_silent_target_is_given_up_at_the_deadline() {
 async fn the_hop_is_dialled_from_many_addresses() {
     let (clock, open) = (clock(), listener());
     let sources = SourceSpread::over(3);
-    let options = DialOptions { sources: Some(&sources), ..DialOptions::default() };
+    let options = DialOptions { sources: Some(&sources) };
     let mut seen = Vec::new();
     for _ in 0..4 {
         let address = [open.local_addr().unwrap()];

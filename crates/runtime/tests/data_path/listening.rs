@@ -4,25 +4,49 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use runtime::{AcceptErrors, AcceptFault, BindError, Bound, Clock, Sharing, accept_loop};
+use runtime::{AcceptErrors, AcceptFault, BindError, Bound, Clock, Sharing, Workers, accept_loop};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::rig::{read_all, within};
 
-/// The control port is the lock against a second instance; a public port may be shared by workers.
+/// A bound port is a lock against a second instance, also one that workers share: nobody joins it by mistake.
 #[tokio::test]
-async fn an_exclusive_port_is_a_lock() {
+async fn a_bound_port_is_a_lock() {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let first = Bound::bind(any, Sharing::Exclusive, None).unwrap().unwrap();
-    for sharing in [Sharing::Exclusive, Sharing::PerWorker] {
-        let second = Bound::bind(first.address(), sharing, None);
-        assert!(matches!(second, Err(BindError::Refused { address, .. }) if address == first.address()));
+    let every = [Sharing::Exclusive, Sharing::PerWorker(1), Sharing::PerWorker(2)];
+    for sharing in every {
+        let first = Bound::bind(any, sharing, None).unwrap().unwrap();
+        for sharing in every {
+            let second = Bound::bind(first.address(), sharing, None);
+            assert!(matches!(second, Err(BindError::Refused { address, .. }) if address == first.address()));
+        }
     }
-    let worker = Bound::bind(any, Sharing::PerWorker, None).unwrap().unwrap();
-    assert!(Bound::bind(worker.address(), Sharing::PerWorker, None).is_ok());
-    assert!(Bound::bind(worker.address(), Sharing::Exclusive, None).is_err());
+}
+
+/// Clients are spread over the workers that share a port, and each stays where it was accepted.
+#[test]
+fn workers_share_the_clients_of_a_port() {
+    let workers = Workers::start(2).unwrap();
+    let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), Sharing::PerWorker(2), None).unwrap().unwrap();
+    let address = bound.address();
+    let (told, accepted) = std::sync::mpsc::channel();
+    for (worker, listener) in bound.listen_on(&workers).unwrap() {
+        let told = told.clone();
+        runtime::tasks::spawn_on(worker, "listener", async move {
+            let (clock, errors) = (Clock::start(Duration::from_secs(1)), AcceptErrors::default());
+            accept_loop(listener, &clock, &errors, std::future::pending(), |socket, _| {
+                drop(socket);
+                told.send(std::thread::current().name().map(ToOwned::to_owned)).unwrap();
+            })
+            .await;
+        });
+    }
+    // By a hash of the addresses: that one gets none of 64 has a chance of one in 2^63.
+    let clients: Vec<_> = (0..64).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    let names: std::collections::BTreeSet<_> = accepted.iter().take(clients.len()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
 }
 
 /// Configuration page: one port on the addresses of both families; a family that is missing is skipped.
@@ -43,7 +67,7 @@ fn both_families_get_the_same_port() {
 /// R-74's neighbour: what had completed its handshake before the drain is served, not reset.
 #[tokio::test]
 async fn a_draining_listener_takes_what_waits_in_its_queue() {
-    let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), Sharing::PerWorker, None).unwrap().unwrap();
+    let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), Sharing::PerWorker(1), None).unwrap().unwrap();
     let address = bound.address();
     let listener = bound.listen().unwrap();
     let mut waiting = Vec::new();

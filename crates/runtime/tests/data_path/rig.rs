@@ -152,8 +152,8 @@ impl Rig {
 
 /// The life of a relayed connection.
 async fn carry(mut tracked: TrackedConnection, first: Leg, second: Leg, bounds: Bounds, mode: Mode) {
-    let options =
-        RelayOptions { mode, half_close: limit(bounds.half_close), write_stall: limit(bounds.write_stall) };
+    let (half_close, write_stall) = (limit(bounds.half_close), limit(bounds.write_stall));
+    let options = RelayOptions { mode, half_close, write_stall, keepalive: None };
     let end = relay(&first, &second, Vec::new(), &mut tracked, &options).await;
     let limits = FarewellLimits { write_stall: limit(bounds.write_stall), close: limit(bounds.close) };
     let RelayEnd { first: to_first, second: to_second, undelivered } = end;
