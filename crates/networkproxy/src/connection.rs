@@ -21,7 +21,6 @@ use runtime::preface::HopClass;
 use runtime::{DialOptions, Goodbye, Leg, Origin, Parting, TrackedConnection, cleanup_connection, dial};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::ending::{Ended, conclude};
@@ -37,6 +36,7 @@ use crate::pool::Pool;
 use crate::settings::{RouteTimeouts, spread};
 use crate::tls::agreed;
 use crate::tunnel::{Side, TunnelLimits, tunnel};
+use crate::wind_down::WindDown;
 
 /// What a connection needs of its process.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ pub struct Inside {
     /// Connections to targets.
     pub pool: Pool,
     /// Given when connections should come to an end.
-    pub wind_down: CancellationToken,
+    pub wind_down: WindDown,
     /// The hop listener's name on records.
     pub listener: Arc<str>,
 }
@@ -296,7 +296,7 @@ impl Life<'_> {
         timeouts: &RouteTimeouts<'_>,
     ) -> Result<(TcpStream, Target), TargetFailure> {
         let gateway = &self.inside.gateway;
-        let turn = gateway.turns.take(&route.name) as usize;
+        let turn = gateway.turns.of(&route.name).take() as usize;
         let Some(target) = forward.targets.get(turn % forward.targets.len().max(1)) else {
             return Err(TargetFailure::of(Reason::NoHealthyTarget));
         };

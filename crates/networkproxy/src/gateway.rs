@@ -74,19 +74,25 @@ impl std::fmt::Debug for Gateway {
 /// Whose turn the targets of each route are at.
 #[derive(Debug, Default)]
 pub struct Turns {
-    next: Mutex<HashMap<Arc<str>, u64>>,
+    next: Mutex<HashMap<Arc<str>, Arc<Turn>>>,
+}
+
+/// The turns of one route, shared by the connections that use it.
+#[derive(Debug, Default)]
+pub struct Turn(AtomicU64);
+
+impl Turn {
+    /// The number of this turn, from 0.
+    pub fn take(&self) -> u64 {
+        self.0.fetch_add(1, Relaxed)
+    }
 }
 
 impl Turns {
-    /// The number of this turn of `route`, from 0.
-    pub fn take(&self, route: &Arc<str>) -> u64 {
+    /// The turns of `route`: looked up once, and kept by whoever takes many.
+    pub fn of(&self, route: &Arc<str>) -> Arc<Turn> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(turn) = next.get_mut(route) {
-            *turn += 1;
-            return *turn;
-        }
-        next.insert(Arc::clone(route), 0);
-        0
+        Arc::clone(next.entry(Arc::clone(route)).or_default())
     }
 
     /// Forgets the routes that are gone.
@@ -100,29 +106,39 @@ impl Turns {
 /// `http_requests_total`: requests by entry and class of status.
 #[derive(Debug, Default)]
 pub struct RequestCounts {
-    counts: Mutex<HashMap<Arc<str>, [u64; 5]>>,
+    counts: Mutex<HashMap<Arc<str>, Arc<EntryCounts>>>,
+}
+
+/// The requests of one entry by class of status, shared by its connections.
+#[derive(Debug, Default)]
+pub struct EntryCounts([AtomicU64; 5]);
+
+impl EntryCounts {
+    /// A response of `status` (100 to 599) begins.
+    pub fn count(&self, status: u16) {
+        self.0[usize::from((status / 100).clamp(1, 5) - 1)].fetch_add(1, Relaxed);
+    }
 }
 
 impl RequestCounts {
     /// Entries counted by name; further ones are counted together.
     pub const CAP: usize = 1000;
 
-    /// A response of `status` (100 to 599) begins.
-    pub fn count(&self, entry: &Arc<str>, status: u16) {
-        let class = usize::from((status / 100).clamp(1, 5) - 1);
+    /// The counts of `entry`: looked up once, and kept by whoever counts many.
+    pub fn of(&self, entry: &Arc<str>) -> Arc<EntryCounts> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(of_entry) = counts.get_mut(entry) {
-            of_entry[class] += 1;
-            return;
+        if let Some(of_entry) = counts.get(entry) {
+            return Arc::clone(of_entry);
         }
         let name = if counts.len() < Self::CAP { Arc::clone(entry) } else { "other".into() };
-        counts.entry(name).or_default()[class] += 1;
+        Arc::clone(counts.entry(name).or_default())
     }
 
     /// Every entry with its counts of 1xx to 5xx.
     pub fn all(&self) -> Vec<(Arc<str>, [u64; 5])> {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.iter().map(|(entry, of_entry)| (Arc::clone(entry), *of_entry)).collect()
+        let classes = |of_entry: &EntryCounts| std::array::from_fn(|class| of_entry.0[class].load(Relaxed));
+        counts.iter().map(|(entry, of_entry)| (Arc::clone(entry), classes(of_entry))).collect()
     }
 }
 
@@ -170,12 +186,12 @@ mod tests {
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let mut counts = [0; 3];
         for _ in 0..301 {
-            counts[(turns.take(&a) % 3) as usize] += 1;
+            counts[(turns.of(&a).take() % 3) as usize] += 1;
         }
         assert_eq!(counts, [101, 100, 100]);
-        assert_eq!(turns.take(&b), 0);
+        assert_eq!(turns.of(&b).take(), 0);
         turns.retain(&InnerTable::default());
-        assert_eq!(turns.take(&a), 0);
+        assert_eq!(turns.of(&a).take(), 0);
     }
 
     /// labels are bounded, and the sum stays right.
@@ -183,7 +199,7 @@ mod tests {
     fn request_counts_are_bounded_and_add_up() {
         let counts = RequestCounts::default();
         for n in 0..RequestCounts::CAP + 500 {
-            counts.count(&format!("entry{n}").into(), 204);
+            counts.of(&format!("entry{n}").into()).count(204);
         }
         let all = counts.all();
         assert_eq!(all.len(), RequestCounts::CAP + 1);

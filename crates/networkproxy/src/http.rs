@@ -24,10 +24,10 @@ use hyper_util::rt::TokioIo;
 use ledger::{Armed, DeadlineName, LegName, Phase, Reason, Restart};
 use runtime::{CloseMode, CloseOrder, Goodbye, Leg, TrackedConnection};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio_util::sync::CancellationToken;
 
 use crate::ending::{Ended, conclude};
 use crate::hop_io::{Ahead, Sight};
+use crate::wind_down::WindDown;
 
 pub mod activity;
 pub mod answer;
@@ -84,7 +84,7 @@ pub struct Attendance<'a> {
     /// What was read ahead from the hop.
     pub ahead: &'a Ahead,
     /// Given when the connection should come to an end.
-    pub wind_down: &'a CancellationToken,
+    pub wind_down: &'a WindDown,
 }
 
 /// Serves HTTP/1.0 and HTTP/1.1 until it ends.
@@ -385,7 +385,7 @@ struct Waits<'a> {
     tracked: &'a TrackedConnection,
     hop: &'a Leg,
     ahead: &'a Ahead,
-    wind_down: &'a CancellationToken,
+    wind_down: &'a WindDown,
     /// Was it told to leave already?
     leaving: bool,
 }
@@ -400,8 +400,10 @@ async fn next<H: Http>(
 ) -> Event {
     let Waits { tracked, hop, ahead, wind_down, leaving } = waits;
     let mut ordered = pin!(tracked.closing());
-    let mut winds_down = pin!(wind_down.cancelled());
+    let mut winds_down = pin!(wind_down.given());
     let mut watch = pin!(ahead.watch(hop));
+    // Once they have this task's waker, their flags say whether it is worth to ask them: that costs no lock.
+    let mut listening = false;
     poll_fn(|cx| {
         loop {
             if let Poll::Ready(result) = Pin::new(&mut *http).poll(cx) {
@@ -416,12 +418,20 @@ async fn next<H: Http>(
                 *last = Last::Told;
                 return Poll::Ready(Event::Told);
             }
-            if !leaving && let Poll::Ready(order) = ordered.as_mut().poll(cx) {
+            if !leaving
+                && (!listening || tracked.is_ordered_to_close())
+                && let Poll::Ready(order) = ordered.as_mut().poll(cx)
+            {
                 return Poll::Ready(Event::Ordered(order));
             }
-            if *last == Last::Open && !leaving && winds_down.as_mut().poll(cx).is_ready() {
+            if *last == Last::Open
+                && !leaving
+                && (!listening || wind_down.is_given())
+                && winds_down.as_mut().poll(cx).is_ready()
+            {
                 return Poll::Ready(Event::Draining);
             }
+            listening = true;
             if vigil.watching
                 && let Poll::Ready(sight) = watch.as_mut().poll(cx)
             {

@@ -26,3 +26,4 @@ pub mod start;
 pub mod status;
 pub mod tls;
 pub mod tunnel;
+pub mod wind_down;

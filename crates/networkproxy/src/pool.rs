@@ -5,7 +5,7 @@
 //! one as a client. *Invariant*: an entry is removed by its generation, so that a late end of one
 //! connection cannot take away a newer one with the same key.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -54,7 +54,7 @@ struct Table {
     /// Every connection whose socket is not gone, by generation.
     open: BTreeMap<u64, Arc<TargetConnection>>,
     /// The last one given back is the first one taken.
-    idle: HashMap<PoolKey, VecDeque<Idle>>,
+    idle: BTreeMap<PoolKey, VecDeque<Idle>>,
     closed: bool,
     /// Is a task letting surplus connections go?
     is_trimmed: bool,
@@ -69,7 +69,7 @@ struct Idle {
 }
 
 /// What two requests must share to share a connection: TLS towards the target will add its identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PoolKey {
     /// The target.
     pub address: SocketAddr,
@@ -94,7 +94,7 @@ impl Pool {
     pub fn take(&self, key: PoolKey, payer: &Arc<Traffic>) -> Option<Lease> {
         let mut table = self.table();
         let idle = table.idle.get_mut(&key)?;
-        let now = self.shared.clock.active();
+        let now = self.shared.clock.stamp();
         let mut found = None;
         while let Some(entry) = idle.pop_back() {
             // Dropped where not: its driver sees that nobody can send any more, and says goodbye.
@@ -188,7 +188,7 @@ impl Pool {
         connection.wire.end();
         connection.in_use.store(false, Relaxed);
         connection.may_switch.store(false, Relaxed);
-        let now = self.shared.clock.active();
+        let now = self.shared.clock.stamp();
         let mut table = self.table();
         let keeps = self.shared.settings.max_idle_per_target > 0 && !table.closed;
         if !keeps || self.is_aged(connection, now) || connection.wire.saw_fin() {

@@ -31,6 +31,7 @@ use crate::process::{Facts, Inner};
 use crate::settings::{HttpLimits, PoolSettings, Timeouts};
 use crate::status::InnerStatus;
 use crate::tls::TlsOffer;
+use crate::wind_down::WindDown;
 
 /// A process that serves.
 pub struct Running {
@@ -38,7 +39,7 @@ pub struct Running {
     listeners: Vec<tokio::task::JoinHandle<()>>,
     /// Given when the hop is to be closed.
     hop_closes: CancellationToken,
-    wind_down: CancellationToken,
+    wind_down: WindDown,
     control: control::thread::ControlThread,
     leaving: CancellationToken,
     drain: Drain,
@@ -140,7 +141,7 @@ pub fn start(
     let inner = Arc::new(Inner::new(Arc::clone(&gateway), pools, upstream.clone(), facts));
     let (switch, drain) = DrainSwitch::new(clock.clone());
     let accept_errors = Arc::new(AcceptErrors::default());
-    let wind_down = CancellationToken::new();
+    let wind_down = WindDown::default();
     let hop_closes = CancellationToken::new();
     let door = Arc::new(Hop::new(upstream, clock, gateway.timeouts.hop_header.value));
     let name: Arc<str> = hop_address.to_string().into();
@@ -187,7 +188,7 @@ impl Running {
         }
         let ledger = inner.gateway.manager.ledger();
         tracing::info!(live = ledger.connected_clients(), "the hop is closed");
-        wind_down.cancel();
+        wind_down.give();
         tokio::select! {
             () = empty(ledger) => {}
             () = drain.stopping() => {

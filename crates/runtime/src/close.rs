@@ -59,6 +59,11 @@ impl CloseSlot {
         first
     }
 
+    /// Was it given? Costs one load.
+    pub(crate) fn is_given(&self) -> bool {
+        self.order.get().is_some()
+    }
+
     /// Waits for the order. Cancel safe; ready for ever once it was given.
     pub(crate) async fn given(&self) -> CloseOrder {
         let mut given = std::pin::pin!(self.given.notified());

@@ -90,12 +90,17 @@ pub async fn relay(
         unprobed: options.keepalive.map(|keepalive| (tracked.clock().active() + PROBED_AFTER, keepalive)),
         options,
     };
+    // Once it has this task's waker, the slot's flag says whether it is worth to ask: that costs no lock.
+    let mut listening = false;
     loop {
         timer.bring_forward(tracked.next_expiry());
         let event = std::future::poll_fn(|cx| {
-            if let Poll::Ready(order) = ordered.as_mut().poll(cx) {
+            if (!listening || slot.is_given())
+                && let Poll::Ready(order) = ordered.as_mut().poll(cx)
+            {
                 return Poll::Ready(Event::Ordered(order));
             }
+            listening = true;
             for side in [0, 1] {
                 if let Poll::Ready(event) = relay.poll_flow(cx, side) {
                     return Poll::Ready(Event::Flow(side, event));

@@ -196,6 +196,11 @@ impl TrackedConnection {
         self.slot.given().await
     }
 
+    /// Is there an order to close?
+    pub fn is_ordered_to_close(&self) -> bool {
+        self.slot.is_given()
+    }
+
     /// Where orders to close arrive, for those who must borrow the connection while they wait.
     pub(crate) fn slot(&self) -> Arc<CloseSlot> {
         Arc::clone(&self.slot)

@@ -137,7 +137,7 @@ impl Activity {
 
     /// A body begins that may have to wait for its stream's window.
     pub fn register_body(&self) -> Arc<AtomicU64> {
-        let unasked = Arc::new(AtomicU64::new(self.now()));
+        let unasked = Arc::new(AtomicU64::new(self.stamp()));
         let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
         if bodies.len() >= 2 * self.open() as usize + 16 {
             bodies.retain(|body| body.strong_count() > 0);
@@ -185,10 +185,15 @@ impl Activity {
         (self.clock.active().as_nanos() as u64).max(1)
     }
 
+    /// As of the kernel's tick: cheaper.
+    fn stamp(&self) -> u64 {
+        (self.clock.stamp().as_nanos() as u64).max(1)
+    }
+
     fn bytes_came(&self, count: u64) {
         let before = self.fruitless.fetch_add(count, Relaxed);
         if before == 0 {
-            self.fruitless_since.store(self.now(), Relaxed);
+            self.fruitless_since.store(self.stamp(), Relaxed);
         }
         if before + count >= Self::MOST_FRUITLESS {
             let took = self.now().saturating_sub(self.fruitless_since.load(Relaxed));
@@ -199,14 +204,14 @@ impl Activity {
             }
         }
         if self.open() == 0 && self.head_since.load(Relaxed) == 0 {
-            self.head_since.store(self.now(), Relaxed);
+            self.head_since.store(self.stamp(), Relaxed);
             self.turned.store(true, Relaxed);
         }
     }
 
     fn blocked(&self) {
         if self.blocked_since.load(Relaxed) == 0 {
-            self.blocked_since.store(self.now(), Relaxed);
+            self.blocked_since.store(self.stamp(), Relaxed);
         }
     }
 
@@ -238,6 +243,11 @@ impl RequestGuard {
         }
         activity.turned.store(true, Relaxed);
         Self { activity: Arc::clone(activity), began: now }
+    }
+
+    /// When the head was read, in active time.
+    pub const fn began(&self) -> Duration {
+        Duration::from_nanos(self.began)
     }
 }
 

@@ -84,13 +84,13 @@ pub struct ClientBody {
 }
 
 impl RequestBody {
-    /// Passes `incoming` on; with it, how far it is.
+    /// Passes `incoming` on; with it, how far it is. `now` is active time.
     pub fn new(
         incoming: Incoming,
         activity: &Arc<Activity>,
         guard: &Arc<RequestGuard>,
+        now: Duration,
     ) -> (Self, Arc<Upload>) {
-        let now = activity.clock().active();
         if incoming.is_end_stream() {
             return (Self::Empty, Arc::new(Upload::none(now)));
         }

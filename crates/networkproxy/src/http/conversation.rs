@@ -14,7 +14,7 @@ use ledger::{Change, HalfKey, Limit, Routing, Target};
 use super::activity::Activity;
 use super::head::Introduction;
 use crate::ending::Ended;
-use crate::gateway::Gateway;
+use crate::gateway::{EntryCounts, Gateway, Turn};
 use crate::pool::{Pool, UpgradedTarget};
 
 /// One client connection, as its requests see it.
@@ -36,6 +36,8 @@ pub struct Conversation {
     pub version: HttpVersion,
     /// What is going on.
     pub activity: Arc<Activity>,
+    /// The counts of the entry's requests.
+    counts: Option<Arc<EntryCounts>>,
     left: Mutex<Left>,
 }
 
@@ -55,6 +57,8 @@ struct Left {
     tunnel: Option<TunnelOffer>,
     route: Option<Arc<str>>,
     target: Option<SocketAddr>,
+    /// The latest route's.
+    turn: Option<(Arc<str>, Arc<Turn>)>,
 }
 
 /// The target of a request, as the record shows it.
@@ -93,7 +97,30 @@ impl Conversation {
         version: HttpVersion,
         activity: Arc<Activity>,
     ) -> Self {
-        Self { gateway, pool, key, introduction, table, routing, version, activity, left: Mutex::default() }
+        let counts = routing.entry.as_ref().map(|entry| gateway.requests.of(entry));
+        let left = Mutex::default();
+        Self { gateway, pool, key, introduction, table, routing, version, activity, counts, left }
+    }
+
+    /// A response of `status` begins.
+    pub fn count(&self, status: u16) {
+        if let Some(counts) = &self.counts {
+            counts.count(status);
+        }
+    }
+
+    /// The next turn of `route`'s targets.
+    pub fn turn(&self, route: &Arc<str>) -> u64 {
+        let mut left = self.left();
+        match &left.turn {
+            Some((of, turn)) if of == route => turn.take(),
+            _ => {
+                let turn = self.gateway.turns.of(route);
+                let number = turn.take();
+                left.turn = Some((Arc::clone(route), turn));
+                number
+            }
+        }
     }
 
     /// The entry that the connection was admitted to.

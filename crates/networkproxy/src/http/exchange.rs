@@ -6,9 +6,11 @@
 //! went wrong with a target is the client's 502, 503 or 504, with the connection's id.
 
 use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +29,7 @@ use super::body::{RequestBody, ResponseBody, TargetBody, Upload};
 use super::conversation::{Chosen, Conversation, HttpVersion, TunnelOffer};
 use super::head::{self, Asked, HeadFault};
 use super::status_page;
+use super::vigil::WATCHED_AFTER;
 use crate::ending::Ended;
 use crate::failure::TargetFailure;
 use crate::pool::{Lease, PoolKey};
@@ -50,9 +53,7 @@ pub async fn exchange(
             Response::from_parts(parts, ResponseBody::Whole(Some(body), guard))
         }
     };
-    if let Some(entry) = &conversation.routing.entry {
-        conversation.gateway.requests.count(entry, response.status().as_u16());
-    }
+    conversation.count(response.status().as_u16());
     Ok(response)
 }
 
@@ -105,8 +106,8 @@ async fn decide(
         forward,
         timeouts: RouteTimeouts::new(&conversation.gateway.timeouts, &route.timeouts),
         protocol,
-        began: conversation.activity.clock().active(),
-        turn: conversation.gateway.turns.take(&route.name),
+        began: guard.began(),
+        turn: conversation.turn(&route.name),
     };
     forwarding.run(parts, incoming, &asked, guard).await.map_err(|failure| match failure {
         Failure::Target(failure) => answer::refusal(answer::status_of(failure.reason), failure.reason, id),
@@ -149,7 +150,7 @@ impl Forwarding<'_> {
         guard: &Arc<RequestGuard>,
     ) -> Result<Response<ResponseBody>, Failure> {
         let conversation = self.conversation;
-        let (body, upload) = RequestBody::new(incoming, &conversation.activity, guard);
+        let (body, upload) = RequestBody::new(incoming, &conversation.activity, guard, self.began);
         let replayable = body.is_empty() && parts.method.is_idempotent();
         conversation.introduction.rewrite(&mut parts, asked);
         if !body.is_empty() && !parts.headers.contains_key(header::CONTENT_LENGTH) {
@@ -289,6 +290,9 @@ impl Forwarding<'_> {
         let idle = self.timeouts.stream_idle();
         let mut sent = pin!(sent);
         let activity = &self.conversation.activity;
+        if let Some(response) = self.await_prompt_response(sent.as_mut(), upload).await {
+            return Ok(response);
+        }
         loop {
             let now = clock.active();
             let armed = match upload.done() {
@@ -316,6 +320,40 @@ impl Forwarding<'_> {
                 () = clock.sleep_until(wake) => {}
             }
         }
+    }
+
+    /// HTTP/1: waits for a response that is soon there, without a timer of its own: the connection is looked at
+    /// when the request has taken [`WATCHED_AFTER`], and all that it waits for with it. `None` from then on, or
+    /// where a deadline could pass before.
+    async fn await_prompt_response<F: Future>(
+        &self,
+        mut sent: Pin<&mut F>,
+        upload: &Upload,
+    ) -> Option<F::Output> {
+        let limits = &self.conversation.gateway.timeouts;
+        let (response, idle) = (&limits.response, self.timeouts.stream_idle());
+        let all = [response.value, idle.value, limits.request.value];
+        if self.conversation.version != HttpVersion::One
+            || all.into_iter().any(|limit| !limit.is_zero() && limit <= WATCHED_AFTER)
+        {
+            return None;
+        }
+        let activity = &self.conversation.activity;
+        activity.await_target(Some(match upload.done() {
+            Some(done) => armed(DeadlineName::Response, response, done),
+            None => armed(DeadlineName::StreamIdle, &idle, upload.progress()),
+        }));
+        let until = self.began.saturating_add(WATCHED_AFTER);
+        let answered = poll_fn(|cx| match sent.as_mut().poll(cx) {
+            Poll::Ready(response) => Poll::Ready(Some(response)),
+            Poll::Pending if activity.clock().active() >= until => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        let answered = answered.await;
+        if answered.is_some() {
+            activity.await_target(None);
+        }
+        answered
     }
 
     /// What the client is told when a deadline passed before a response began.

@@ -20,7 +20,7 @@ use super::conversation::{Conversation, HttpVersion};
 use crate::settings::{Timeouts, spread};
 
 /// A request that takes this long has the hop watched while nobody reads it.
-const WATCHED_AFTER: Duration = Duration::from_millis(100);
+pub(super) const WATCHED_AFTER: Duration = Duration::from_millis(100);
 /// What lasts this long is shown on the record, with its deadline.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
 /// Longer waits are cut into such.
@@ -39,6 +39,8 @@ pub(super) struct Vigil<'a> {
     sleep: Pin<&'a mut Sleep>,
     /// Active time at which `sleep` ends.
     due: Duration,
+    /// The shortest of what may become due.
+    least: Duration,
     /// The deadline that the record shows, and since when it runs.
     shown: Option<(DeadlineName, Duration)>,
     /// Is the hop to be watched?
@@ -64,6 +66,9 @@ impl<'a> Vigil<'a> {
         // Idle connections are spread by their ids.
         let seed = conversation.key.connection.0 as u64;
         let extra = spread(&timeouts.keep_alive, seed).value.saturating_sub(timeouts.keep_alive.value);
+        let limits = [&timeouts.keep_alive, &timeouts.request_header, &timeouts.stream_idle];
+        let limits = limits.into_iter().map(|limit| limit.value).filter(|limit| !limit.is_zero());
+        let least = limits.fold(WATCHED_AFTER, Duration::min);
         Self {
             activity: &conversation.activity,
             timeouts,
@@ -71,6 +76,7 @@ impl<'a> Vigil<'a> {
             extra,
             sleep,
             due: Duration::ZERO,
+            least,
             shown: None,
             watching: false,
             was_watching: false,
@@ -86,9 +92,12 @@ impl<'a> Vigil<'a> {
                 self.activity.progressed();
                 return Poll::Ready(Look::Flood("control_frames"));
             }
-            let next = self.next(tracked);
-            if next < self.due || self.due.is_zero() {
-                self.set(next);
+            // What has just begun is due no sooner than the least that anything takes.
+            if self.due.is_zero() || self.due > self.activity.clock().stamp().saturating_add(self.least) {
+                let next = self.next(tracked);
+                if next < self.due || self.due.is_zero() {
+                    self.set(next);
+                }
             }
         }
         while self.sleep.as_mut().poll(cx).is_ready() {

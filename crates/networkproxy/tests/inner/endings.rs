@@ -308,7 +308,7 @@ async fn an_idle_connection_is_drained_at_once_and_a_busy_one_after_its_response
     head(&mut socket).await;
     let fresh = world.http().await;
 
-    world.inside.wind_down.cancel();
+    world.inside.wind_down.give();
     let (mut hop, conn) = idle.split();
     assert_eq!(rest(&mut hop).await, (vec![], true));
     drop(hop);

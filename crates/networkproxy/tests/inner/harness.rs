@@ -21,6 +21,7 @@ use networkproxy::hop::Admitted;
 use networkproxy::pool::Pool;
 use networkproxy::settings::{HttpLimits, PoolSettings, Timeouts};
 use networkproxy::tls::TlsOffer;
+use networkproxy::wind_down::WindDown;
 use runtime::preface::{HopClass, HopHeader, HopKey, Progress, VerifiedHopHeader};
 use runtime::{Bound, Clock, ConnectionManager, Resolver, Sharing};
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -30,7 +31,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_util::sync::CancellationToken;
 
 /// Nothing that a test waits for may take longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -94,7 +94,7 @@ impl World {
         let inside = Inside {
             gateway: Arc::new(gateway),
             pool,
-            wind_down: CancellationToken::new(),
+            wind_down: WindDown::default(),
             listener: "hop".into(),
         };
         let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), Sharing::Exclusive, None).unwrap().unwrap();

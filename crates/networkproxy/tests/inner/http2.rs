@@ -124,7 +124,7 @@ async fn a_drain_finishes_what_is_in_progress() {
     let (mut sender, conn) = h2(&world).await;
     let (response, ()) = tokio::join!(sender.send_request(get("/")), async {
         let (mut socket, _) = target.request().await;
-        world.inside.wind_down.cancel();
+        world.inside.wind_down.give();
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         socket.write_all(OK.as_bytes()).await.unwrap();
     });

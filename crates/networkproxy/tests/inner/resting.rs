@@ -79,7 +79,7 @@ async fn a_drain_ends_a_connection_at_rest() {
     front.send(GET).await;
     front.response().await;
     rested(&world, &front).await;
-    world.inside.wind_down.cancel();
+    world.inside.wind_down.give();
     let (mut hop, conn) = front.split();
     assert_eq!(rest(&mut hop).await, (Vec::new(), true));
     drop(hop);
