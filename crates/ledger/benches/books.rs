@@ -61,7 +61,9 @@ fn pulls(criterion: &mut Criterion) {
                     spent += start.elapsed();
                     let Next::Send(message) = message else { panic!("{message:?}") };
                     pair.inner.receive(pair.at_inner, message, pair.now).expect("applied");
-                    open.into_iter().for_each(|(front, inner)| pair.close(front, inner));
+                    for (front, inner) in open {
+                        pair.close(front, inner);
+                    }
                     pair.sync();
                 }
                 spent

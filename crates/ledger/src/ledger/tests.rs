@@ -149,6 +149,8 @@ fn audits_and_counters_hold_while_thousands_come_and_go() {
         let counters = shared.counters(at);
         assert_eq!(counters.phases.values().sum::<u64>(), counters.connected_clients);
         assert_eq!(counters.tally.opened - counters.tally.closed, counters.connected_clients);
+        let running = shared.running_counters(at);
+        assert_eq!(running.tally.opened - running.tally.closed, running.connected_clients);
     }
     others.into_iter().for_each(|other| other.join().unwrap());
     assert!(shared.audit(at).balanced);
