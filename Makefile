@@ -8,10 +8,11 @@ STATIC_PROFILE ?= release
 STATIC_DIR = target/$(STATIC_TARGET)/$(STATIC_PROFILE)
 BINARIES := -p smartproxy -p networkproxy -p proxyctl
 
-# Knobs: make sim SEEDS=100000, make chaos ROUNDS=300, make soak SECONDS_IDLE=600
+# Knobs: make sim SEEDS=100000, make chaos ROUNDS=300, make soak SECONDS_IDLE=600, make bench-holds LIVE=100000
 SEEDS ?= 5000
 ROUNDS ?= 300
 SECONDS_IDLE ?= 600
+LIVE ?= 100000
 
 .PHONY: help
 help: ## List the verbs.
@@ -52,6 +53,17 @@ chaos: build clients ## ROUNDS random crashes, stops and cuts of the real proces
 .PHONY: soak
 soak: build clients ## Thousands of idle bridged connections for SECONDS_IDLE; memory per connection.
 	SOAK_SECONDS=$(SECONDS_IDLE) $(CARGO) test --locked -p e2e --test cases soak -- --ignored --nocapture
+
+.PHONY: bench-micro
+bench-micro: ## Micro-benchmarks of the pure functions on the hot path.
+	$(CARGO) bench --locked -p ledger -p config -p control -p runtime \
+	  --bench books --bench routes --bench codec --bench preface -- \
+	  --noplot --warm-up-time 0.3 --measurement-time 1 --sample-size 20
+
+.PHONY: bench-holds
+bench-holds: ## The longest holds of the books at LIVE connections, and the control channel's cost by rate.
+	LIVE=$(LIVE) $(CARGO) bench --locked -p ledger --bench holds
+	$(CARGO) bench --locked -p control --bench channel
 
 .PHONY: static
 static: ## Static glibc binaries for the container image.

@@ -9,8 +9,10 @@
 //!                                         └──inner──▶ InnerEntry ──route_for──▶ networkproxy, per request
 //! ```
 //!
-//! Invariant: a decision's work depends on the candidates for one name, never on the number of routes.
+//! Invariant: a decision's work depends on the candidates for one name (and, of a request, on the length of its
+//! path), never on the number of routes.
 
+mod by_path;
 mod decide;
 mod entry;
 mod explain;

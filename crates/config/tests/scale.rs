@@ -81,6 +81,29 @@ fn a_request_among_a_hundred_thousand_hosts_finds_its_route_by_name() {
         let host = format!("host-{order}.example");
         let found = entry.route_for(&Request { server_name: None, authority: &host, path: "/" });
         assert_eq!(found.map(|route| route.name.to_string()), Ok(format!("route-{order}")));
-        assert_eq!(entry.candidates(&host), 1);
+        assert_eq!(entry.candidates(&host, "/"), 1);
     }
+}
+
+/// And one host with as many paths: what is compared depends on the length of the request's path.
+#[test]
+fn a_request_among_a_hundred_thousand_paths_of_one_host_finds_its_route_by_path() {
+    let mut config = many(&template("respond: { body: x }"), |_| "app.example".to_owned());
+    for route in &mut config.routes {
+        route.matching.ports = vec![PortRange { first: 80, last: 80 }];
+        let star = if route.order.is_multiple_of(2) { "*" } else { "" };
+        route.matching.path = Some(format!("/service-{}/{star}", route.order).into());
+    }
+    let inner = RouteTable::build(&config).expect("no conflicts").inner(1);
+    let entry = inner.entry("route-0").expect("it");
+    let find = |path: &str| {
+        assert!(entry.candidates("app.example", path) <= path.len() + 3, "{path}");
+        let found = entry.route_for(&Request { server_name: None, authority: "app.example", path });
+        found.map(|route| route.name.to_string()).ok()
+    };
+    assert_eq!(find("/service-50000/"), Some("route-50000".to_owned()));
+    assert_eq!(find("/service-50000/deeper"), Some("route-50000".to_owned()));
+    assert_eq!(find("/service-50001/"), Some("route-50001".to_owned()));
+    assert_eq!(find("/service-50001/deeper"), None, "it is exact");
+    assert_eq!(find("/elsewhere"), None);
 }

@@ -20,6 +20,9 @@ pub mod admin;
 pub mod api;
 mod backoff;
 pub mod client;
+#[cfg(feature = "codec")]
+#[doc(hidden)]
+pub mod codec;
 mod convert;
 mod directory;
 mod incoming;

@@ -12,8 +12,8 @@ use ledger::SharedLedger;
 use tokio::sync::{Notify, watch};
 
 /// Under load, changes wake the sessions this often. The first after a pause wakes them at once; the ledger
-/// gathers what comes within 20 ms of it, so waking them more often would only cost.
-const GRAIN: Duration = Duration::from_millis(10);
+/// gathers what comes within 20 ms of it, so waking them more often would only cost: they would look, and wait.
+const GRAIN: Duration = Duration::from_millis(20);
 
 /// The wake-up of a ledger's sessions. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::arrivals::ArrivalCounts;
+use crate::census::LiveSums;
+use crate::half::Half;
 use crate::id::{Attempt, ConnectionId, InstanceId, Role};
 use crate::ledger::{Alarms, Departed, Ledger};
 use crate::peer::{Peer, PeerStatus};
@@ -128,34 +130,147 @@ pub struct MirrorCounters {
     pub tally: Tally,
 }
 
-impl Ledger {
-    /// The laws, recounted from the tables, beside the running numbers.
-    pub fn audit(&self, now: Now) -> Audit {
+/// An audit whose recount is not done: the running numbers of one instant, and what was recounted so far of the
+/// halves of that instant.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    instance: InstanceId,
+    role: Role,
+    tally: Tally,
+    slots: u64,
+    joined: u64,
+    digest_opened: u64,
+    arrivals: ArrivalCounts,
+    alarms: Alarms,
+    pair_laws: Vec<Law>,
+    in_flight: Vec<InFlight>,
+    recounted: Recount,
+}
+
+#[derive(Debug)]
+struct Recount {
+    tally: Tally,
+    live: u64,
+    settling: u64,
+    joined: u64,
+}
+
+impl Draft {
+    /// Counts one of the process's own halves.
+    pub(crate) fn recount(&mut self, half: &Half) {
+        let counted = &mut self.recounted;
+        counted.live += u64::from(half.is_live());
+        counted.settling += u64::from(half.is_settling());
+        counted.joined += u64::from(half.is_live() && half.joined_key().is_some());
+        counted.tally.fold(half);
+    }
+
+    /// Every half was counted.
+    pub(crate) fn conclude(self) -> Audit {
         let mut laws = self.own_laws();
+        let Self { instance, role, alarms, in_flight, pair_laws, .. } = self;
+        laws.extend(pair_laws);
+        let balanced = laws.iter().all(|law| law.holds);
+        Audit { instance, role, laws, in_flight, alarms, balanced }
+    }
+
+    fn own_laws(&self) -> Vec<Law> {
+        let Self { tally, arrivals, recounted, .. } = self;
+        let (recount, live) = (&recounted.tally, recounted.live);
+        let refused: u64 = arrivals.refused.values().sum();
+        let mut laws = vec![
+            law(
+                "opened = live + settling + settled",
+                ("opened", tally.opened),
+                ("recounted", live + recounted.settling + recount.settled_total()),
+            ),
+            law("running tally = recount", ("closed", tally.closed), ("recounted", recount.closed)),
+            law("connected_clients = live records", ("slots", self.slots), ("records", live)),
+            law(
+                "tls_terminated_connections = halves that completed a handshake",
+                ("tally", tally.tls_terminated),
+                ("recounted", recount.tls_terminated),
+            ),
+            law("joined live halves = recount", ("joined", self.joined), ("recounted", recounted.joined)),
+            law("digest opened = opened", ("digest", self.digest_opened), ("tally", tally.opened)),
+            law(
+                "hop bytes sent = received, or the gap is reported",
+                ("contradictions", self.alarms.hop_contradictions),
+                ("allowed", 0),
+            ),
+        ];
+        laws[1].holds &= recount == tally;
+        if self.role == Role::Inner {
+            let sum = arrivals.pending + arrivals.verified + refused;
+            laws.push(law(
+                "hop arrived = pending + verified + refused",
+                ("arrived", arrivals.arrived),
+                ("sum", sum),
+            ));
+            laws.push(law(
+                "hop verified = inner halves opened",
+                ("verified", arrivals.verified),
+                ("opened", tally.opened),
+            ));
+        }
+        laws
+    }
+}
+
+impl Counters {
+    /// Adds what the live halves come to.
+    pub(crate) fn count(&mut self, sums: &LiveSums) {
+        self.phases = sums.phases();
+        self.live_bytes = sums.bytes;
+        self.live_requests = sums.requests;
+    }
+}
+
+impl Ledger {
+    /// The laws, recounted from the tables, beside the running numbers. Looks at every half: where others wait
+    /// meanwhile, see [`crate::SharedLedger::audit`].
+    pub fn audit(&self, now: Now) -> Audit {
+        let mut draft = self.draft_audit(now);
+        self.own.halves().for_each(|half| draft.recount(half));
+        draft.conclude()
+    }
+
+    /// Everything that an audit says except for the recount: the running numbers of this instant.
+    pub(crate) fn draft_audit(&self, now: Now) -> Draft {
+        let mut pair_laws = Vec::new();
         let mut in_flight = Vec::new();
         for (instance, peer) in &self.peers {
             let flights = self.flights_of(*instance, peer, now);
-            laws.extend(self.pair_laws(*instance, peer, &flights, now));
+            pair_laws.extend(self.pair_laws(*instance, peer, &flights, now));
             in_flight.extend(flights);
         }
-        let balanced = laws.iter().all(|law| law.holds);
-        Audit { instance: self.instance, role: self.role, laws, in_flight, alarms: self.alarms, balanced }
+        Draft {
+            instance: self.instance,
+            role: self.role,
+            tally: self.own.tally().clone(),
+            slots: self.live.len() as u64,
+            joined: self.joined.values().sum(),
+            digest_opened: self.own.digest().opened,
+            arrivals: self.arrivals.counts(),
+            alarms: self.alarms,
+            pair_laws,
+            in_flight,
+            recounted: Recount { tally: self.own.base().clone(), live: 0, settling: 0, joined: 0 },
+        }
     }
 
-    /// The process's own numbers, and what it believes of each peer.
+    /// The process's own numbers, and what it believes of each peer. Looks at every live half: where others
+    /// wait meanwhile, see [`crate::SharedLedger::counters`].
     pub fn counters(&self, now: Now) -> Counters {
-        let mut phases = BTreeMap::new();
-        let mut live_bytes = [[0; 2]; 3];
-        let mut live_requests = 0;
-        // Everybody waits meanwhile: the records themselves, which are many and far apart, are not touched.
-        for slot in self.live.values() {
-            let totals = slot.traffic.totals();
-            *phases.entry(slot.phase().shown_with(&totals)).or_default() += 1;
-            live_requests += totals.requests_finished;
-            for (sum, meter) in live_bytes.iter_mut().flatten().zip(totals.meters.iter().flatten()) {
-                *sum += meter.bytes;
-            }
-        }
+        let mut sums = LiveSums::default();
+        self.live.values().for_each(|slot| sums.add(slot));
+        let mut counters = self.running_counters(now);
+        counters.count(&sums);
+        counters
+    }
+
+    /// As [`Ledger::counters`], without what has to be summed over the live halves.
+    pub(crate) fn running_counters(&self, now: Now) -> Counters {
         Counters {
             instance: self.instance,
             role: self.role,
@@ -163,9 +278,9 @@ impl Ledger {
             port_proxy_connections: self.joined.values().sum(),
             settling: self.own.settling_len() as u64,
             tally: self.own.tally().clone(),
-            phases,
-            live_bytes,
-            live_requests,
+            phases: BTreeMap::new(),
+            live_bytes: [[0; 2]; 3],
+            live_requests: 0,
             arrivals: self.arrivals.counts(),
             admitted: self.admission.admitted(),
             addresses: self.admission.addresses() as u64,
@@ -193,59 +308,6 @@ impl Ledger {
     /// Session, positions and lag of every known peer.
     pub fn peer_status(&self, now: Now) -> Vec<PeerStatus> {
         self.peers.iter().map(|(at, peer)| self.status_of(*at, peer, now)).collect()
-    }
-
-    fn own_laws(&self) -> Vec<Law> {
-        let live = self.own.halves().filter(|half| half.is_live()).count() as u64;
-        let settling = self.own.halves().filter(|half| half.is_settling()).count() as u64;
-        let joined =
-            self.own.halves().filter(|half| half.is_live() && half.joined_key().is_some()).count() as u64;
-        let mut recount = self.own.base().clone();
-        self.own.halves().for_each(|half| recount.fold(half));
-        let tally = self.own.tally();
-        let arrivals = self.arrivals.counts();
-        let settled = recount.settled_total();
-        let refused: u64 = arrivals.refused.values().sum();
-        let mut laws = vec![
-            law(
-                "opened = live + settling + settled",
-                ("opened", tally.opened),
-                ("recounted", live + settling + settled),
-            ),
-            law("running tally = recount", ("closed", tally.closed), ("recounted", recount.closed)),
-            law("connected_clients = live records", ("slots", self.live.len() as u64), ("records", live)),
-            law(
-                "tls_terminated_connections = halves that completed a handshake",
-                ("tally", tally.tls_terminated),
-                ("recounted", recount.tls_terminated),
-            ),
-            law(
-                "joined live halves = recount",
-                ("joined", self.joined.values().sum()),
-                ("recounted", joined),
-            ),
-            law("digest opened = opened", ("digest", self.own.digest().opened), ("tally", tally.opened)),
-            law(
-                "hop bytes sent = received, or the gap is reported",
-                ("contradictions", self.alarms.hop_contradictions),
-                ("allowed", 0),
-            ),
-        ];
-        laws[1].holds &= recount == *tally;
-        if self.role == Role::Inner {
-            let sum = arrivals.pending + arrivals.verified + refused;
-            laws.push(law(
-                "hop arrived = pending + verified + refused",
-                ("arrived", arrivals.arrived),
-                ("sum", sum),
-            ));
-            laws.push(law(
-                "hop verified = inner halves opened",
-                ("verified", arrivals.verified),
-                ("opened", tally.opened),
-            ));
-        }
-        laws
     }
 
     fn pair_laws(&self, at: InstanceId, peer: &Peer, flights: &[InFlight], now: Now) -> Vec<Law> {
@@ -363,6 +425,7 @@ impl Ledger {
             live: peer.mirror.live_len(),
             settling: peer.mirror.settling_len(),
             closed_unseen: peer.closed_unseen,
+            batches: peer.batches_applied,
             snapshots: peer.snapshots_applied,
         }
     }

@@ -14,6 +14,11 @@ use crate::half::Half;
 use crate::id::{ConnectionId, HalfKey, InstanceId};
 use crate::tally::{Share, Tally};
 
+mod reading;
+
+pub(crate) use reading::ReadingId;
+use reading::Readings;
+
 /// A process's own halves as a feed of changes.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
@@ -27,6 +32,7 @@ pub(crate) struct Journal {
     base: Tally,
     tally: Tally,
     digest: Digest,
+    readings: Readings,
 }
 
 /// What a reader gets: everything that changed after `from`, as of one instant.
@@ -35,9 +41,10 @@ pub(crate) struct Pull {
     pub(crate) from: u64,
     pub(crate) through: u64,
     pub(crate) horizon: u64,
-    pub(crate) halves: Vec<(u64, Arc<Half>)>,
+    /// The halves, in order of position.
+    pub(crate) reading: ReadingId,
     pub(crate) digest: Digest,
-    /// Present where the reader was behind the horizon: then `halves` is everything.
+    /// Present where the reader was behind the horizon: then the reading is of everything.
     pub(crate) snapshot: Option<Tally>,
 }
 
@@ -64,8 +71,10 @@ impl Journal {
     pub(crate) fn amend<R>(&mut self, key: HalfKey, change: impl FnOnce(&mut Half, u64) -> R) -> Option<R> {
         let seq = self.table.get_mut(&key)?;
         let mut entry = self.feed.remove(seq).expect("table and feed hold the same halves");
-        self.settling.remove(seq);
-        if self.settled.remove(seq) || entry.end.is_some() {
+        self.readings.keep(*seq, &entry);
+        if entry.end.is_some() {
+            let index = if entry.is_settling() { &mut self.settling } else { &mut self.settled };
+            index.remove(seq);
             self.closed_weight -= entry.weight();
         }
         self.next += 1;
@@ -76,12 +85,15 @@ impl Journal {
         let after = Share::of(half);
         debug_assert!(before.0.grows_to(&after), "what was counted of {key:?} is taken back");
         self.tally.moved(&before.0, &after);
-        if before.2 {
+        let stays = before.2 && half.is_live();
+        if before.2 && !(stays && before.1 == half.phase) {
             self.digest.remove(key, before.1);
+            if stays {
+                self.digest.add(key, half.phase);
+            }
         }
-        if half.is_live() {
-            self.digest.add(key, half.phase);
-        } else {
+        debug_assert!(before.2 || !half.is_live(), "a closed half does not come back");
+        if !half.is_live() {
             self.digest.closed += u64::from(before.2);
             self.closed_weight += half.weight();
             let index = if half.is_settling() { &mut self.settling } else { &mut self.settled };
@@ -93,18 +105,14 @@ impl Journal {
 
     /// Everything that changed after `cursor`, or a snapshot where there is no usable
     /// cursor: none at all, behind the horizon, or of another life.
-    pub(crate) fn pull(&self, cursor: Option<u64>) -> Pull {
+    pub(crate) fn pull(&mut self, cursor: Option<u64>) -> Pull {
         let usable = cursor.filter(|cursor| (self.horizon..=self.next).contains(cursor));
         let (from, snapshot) = (usable.unwrap_or(0), usable.is_none());
         Pull {
             from,
             through: self.next,
             horizon: self.horizon,
-            halves: self
-                .feed
-                .range(from.saturating_add(1)..)
-                .map(|(seq, half)| (*seq, Arc::clone(half)))
-                .collect(),
+            reading: self.begin_reading(from),
             digest: self.digest,
             snapshot: snapshot.then(|| self.base.clone()),
         }
@@ -113,6 +121,9 @@ impl Journal {
     /// How many halves changed after `cursor`, at most `limit`. A cursor behind the horizon has something to
     /// come even if nothing else changed: what was folded.
     pub(crate) fn pending(&self, cursor: u64, limit: usize) -> usize {
+        if cursor >= self.next {
+            return 0;
+        }
         let changed = self.feed.range(cursor.saturating_add(1)..).take(limit).count();
         changed.max(usize::from(cursor < self.horizon))
     }
@@ -131,6 +142,7 @@ impl Journal {
         }
         self.table.remove(&key);
         let half = self.feed.remove(&seq)?;
+        self.readings.keep(seq, &half);
         self.settled.remove(&seq);
         self.settling.remove(&seq);
         self.closed_weight -= half.weight();

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::admission::{Admission, AdmissionLimits};
 use crate::arrivals::{Arrival, Arrivals};
+use crate::census::Censuses;
 use crate::deadline::Armed;
 use crate::evidence::{End, HopCount, LegName, Observation};
 use crate::half::{Accept, Half, Hop, LogEntry, Routing, Stamped, Target, Tls};
@@ -20,7 +21,7 @@ use crate::journal::Journal;
 use crate::peer::Peer;
 use crate::phase::{IllegalStep, Phase};
 use crate::reason::Reason;
-use crate::session::Rhythm;
+use crate::session::{Rhythm, Session};
 use crate::tally::Tally;
 use crate::time::Now;
 use crate::traffic::{Traffic, TrafficTotals};
@@ -75,6 +76,9 @@ pub struct Ledger {
     pub(crate) admission: Admission,
     pub(crate) alarms: Alarms,
     pub(crate) settled_out: VecDeque<Arc<Half>>,
+    pub(crate) censuses: Censuses,
+    /// Audits that are recounting.
+    pub(crate) audits: usize,
     /// When [`Ledger::tick`] was last called.
     pub(crate) ticked: Duration,
     #[cfg(feature = "planted-faults")]
@@ -89,6 +93,7 @@ pub struct Ledger {
 pub(crate) struct LiveSlot {
     pub(crate) traffic: Arc<Traffic>,
     opened: Now,
+    opened_seq: u64,
     /// As in its record; here, so that counting does not have to look every record up.
     phase: Phase,
     closing_from: Option<Phase>,
@@ -99,6 +104,11 @@ impl LiveSlot {
     /// When the half opened.
     pub(crate) const fn opened(&self) -> Now {
         self.opened
+    }
+
+    /// The journal's position at which it opened.
+    pub(crate) const fn opened_seq(&self) -> u64 {
+        self.opened_seq
     }
 
     /// The phase of its record.
@@ -204,6 +214,8 @@ impl Ledger {
             admission: Admission::default(),
             alarms: Alarms::default(),
             settled_out: VecDeque::new(),
+            censuses: Censuses::default(),
+            audits: 0,
             ticked: Duration::ZERO,
             #[cfg(feature = "planted-faults")]
             fault: None,
@@ -284,24 +296,26 @@ impl Ledger {
         // Collected first: what the caller's iterator does, it does not do in the middle of a step.
         let changes: Vec<Change> = changes.into_iter().collect();
         let slot = self.live.get_mut(&key).ok_or(RecordError::NotLive)?;
-        let half = self.own.half(key).ok_or(RecordError::NotLive)?;
-        check_steps(self.role, half.phase, &changes).map_err(RecordError::Step)?;
-        let before = half.bridged();
+        check_steps(self.role, slot.phase, &changes).map_err(RecordError::Step)?;
         let after = now.mono.saturating_sub(slot.opened.mono);
-        let current = self.own.amend(key, |half, seq| {
+        let bridged = self.own.amend(key, |half, seq| {
+            debug_assert_eq!(slot.phase, half.phase, "the slot's phase is the record's");
+            let before = half.bridged();
             for change in changes {
                 apply(half, slot, change, seq, after);
             }
             debug_assert_eq!(slot.phase, half.phase, "the slot's phase is the record's");
-            half.bridged()
+            (before, half.bridged())
         });
-        let current = current.flatten();
-        if let Some(before) = before.filter(|before| Some(*before) != current) {
-            self.forget_attempt(key, before);
-        }
-        self.rejoin(before.map(|(instance, _)| instance), current.map(|(instance, _)| instance));
-        for (instance, attempt) in [before, current].into_iter().flatten() {
-            self.refresh_flight(key.connection, instance, attempt, now);
+        let (before, current) = bridged.ok_or(RecordError::NotLive)?;
+        if before != current {
+            if let Some(before) = before {
+                self.forget_attempt(key, before);
+            }
+            self.rejoin(before.map(|(instance, _)| instance), current.map(|(instance, _)| instance));
+            for (instance, attempt) in [before, current].into_iter().flatten() {
+                self.refresh_flight(key.connection, instance, attempt, now);
+            }
         }
         self.debug_check();
         Ok(())
@@ -310,6 +324,7 @@ impl Ledger {
     /// Ends a half. The sockets are gone already; from here on only the cause is open.
     pub fn close(&mut self, key: HalfKey, mut ending: Ending, now: Now) -> Result<(), RecordError> {
         let slot = self.live.remove(&key).ok_or(RecordError::NotLive)?;
+        self.censuses.ended(key, &slot);
         if let Some(address) = slot.admitted_as {
             self.admission.release(address);
         }
@@ -385,10 +400,18 @@ impl Ledger {
 
     /// Time passes: settles what waited long enough, lets dead peers go, keeps memory bounded.
     pub fn tick(&mut self, now: Now) {
+        while self.tick_part(now, usize::MAX) {}
+    }
+
+    /// As [`Ledger::tick`], looking at no more than about `limit` halves. Is there more to look at?
+    pub fn tick_part(&mut self, now: Now, limit: usize) -> bool {
         self.ticked = now.active;
-        self.settle_what_is_due(now);
+        if self.settle_what_is_due(limit, now) {
+            return true;
+        }
         self.fold_dead_peers(now);
         self.retain(now);
+        false
     }
 
     fn open(
@@ -409,7 +432,7 @@ impl Ledger {
             target: None,
             phase: Phase::Accepted,
             half_closed: None,
-            log: vec![LogEntry { seq: 0, phase: Phase::Accepted, after: Duration::ZERO }],
+            log: first_entry(),
             log_dropped: 0,
             armed: Arc::from([]),
             traffic: TrafficTotals::default(),
@@ -424,6 +447,7 @@ impl Ledger {
         let slot = LiveSlot {
             traffic: Arc::clone(&traffic),
             opened: now,
+            opened_seq: self.own.position(),
             phase: Phase::Accepted,
             closing_from: None,
             admitted_as: None,
@@ -460,15 +484,31 @@ impl Ledger {
         self.looks.get()
     }
 
-    /// The cheap law, after every mutation of a debug build.
+    /// The cheap laws, after every mutation of a debug build.
     pub(crate) fn debug_check(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
         debug_assert_eq!(self.own.live_len(), self.live.len(), "live halves = live slots");
         debug_assert_eq!(
             self.own.tally().opened,
             self.own.live_len() as u64 + self.own.settling_len() as u64 + self.own.tally().settled_total(),
             "opened = live + settling + settled"
         );
+        let sending = |peer: &Peer| peer.session.as_ref().is_some_and(Session::is_sending);
+        debug_assert_eq!(
+            self.own.readings(),
+            self.peers.values().filter(|peer| sending(peer)).count() + self.audits,
+            "nothing is kept for a reader that is gone"
+        );
     }
+}
+
+/// A phase log with room for a usual life's first half.
+fn first_entry() -> Vec<LogEntry> {
+    let mut log = Vec::with_capacity(4);
+    log.push(LogEntry { seq: 0, phase: Phase::Accepted, after: Duration::ZERO });
+    log
 }
 
 /// May the phases among `changes` follow each other from `phase` on? CLOSED may not: a record ends by

@@ -33,6 +33,7 @@
 mod admission;
 mod arrivals;
 mod audit;
+mod census;
 mod deadline;
 mod digest;
 mod evidence;

@@ -94,8 +94,8 @@ impl Ledger {
     /// The session's stream ended.
     pub fn end_session(&mut self, at: SessionKey, why: SessionEnd, now: Now) {
         let Some(peer) = self.peers.get_mut(&at.peer) else { return };
-        if peer.session.as_ref().is_some_and(|session| session.number == at.number) {
-            peer.session = None;
+        if let Some(mut session) = peer.session.take_if(|session| session.number == at.number) {
+            session.stop_sending(&mut self.own);
             peer.down_since = now.active;
             peer.last_end = Some(why);
             self.alarms.session_resets += u64::from(why != SessionEnd::Bye);
@@ -123,7 +123,7 @@ impl Ledger {
             session.begin(own.pull(session.cursor()), now.active);
         }
         if let Some(mut chunk) =
-            session.next_chunk(now.active, |key| live.get(&key).map(|slot| slot.traffic.totals()))
+            session.next_chunk(own, now.active, |key| live.get(&key).map(|slot| slot.traffic.totals()))
         {
             if drop_end {
                 forget_ends(&mut chunk);
@@ -154,6 +154,17 @@ impl Ledger {
 
     /// Takes a message. An error ends the session: redial.
     pub fn receive(&mut self, at: SessionKey, message: Message, now: Now) -> Result<(), SessionEnd> {
+        let mut more = self.receive_part(at, message, now)?;
+        while more {
+            more = self.receive_on(at, usize::MAX, now)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Ledger::receive`], but what a whole snapshot changes for our own halves may be left to
+    /// [`Ledger::receive_on`]: is it? Until then the session owes no acknowledgement and is not in step.
+    pub fn receive_part(&mut self, at: SessionKey, message: Message, now: Now) -> Result<bool, SessionEnd> {
+        while self.receive_on(at, usize::MAX, now)? {}
         let accept_old = self.planted(Fault::AcceptOldSession);
         let Some(peer) = self.peers.get_mut(&at.peer) else { return Err(SessionEnd::Lost) };
         match &mut peer.session {
@@ -181,7 +192,34 @@ impl Ledger {
         if let Err(why) = outcome {
             self.end_session(at, why, now);
         }
-        outcome
+        outcome.map(|()| self.peers.get(&at.peer).is_some_and(|peer| peer.mirror.has_to_tell()))
+    }
+
+    /// Looks at our own halves for the sake of about `limit` halves of a snapshot. Is there more to look at?
+    pub fn receive_on(&mut self, at: SessionKey, limit: usize, now: Now) -> Result<bool, SessionEnd> {
+        let Some(more) = self.tell_some(at.peer, limit, now) else { return Ok(false) };
+        if !more && let Err(why) = self.applied(at.peer, Ok(true), Changes::new(), now) {
+            self.end_session(at, why, now);
+            return Err(why);
+        }
+        Ok(more)
+    }
+
+    /// Looks at our own halves for the sake of some of a snapshot; `None` where there is nothing to look at.
+    fn tell_some(&mut self, peer: InstanceId, limit: usize, now: Now) -> Option<bool> {
+        let mirror = self.peers.get_mut(&peer).map(|peer| &mut peer.mirror)?;
+        if !mirror.has_to_tell() {
+            return None;
+        }
+        let mut changes = Changes::new();
+        let more = mirror.tell_replaced(limit, &mut changes);
+        self.consider(peer, changes, now);
+        Some(more)
+    }
+
+    /// A snapshot whose session has ended since: what it changed is looked at all the same.
+    fn tell_rest(&mut self, peer: InstanceId, now: Now) {
+        while self.tell_some(peer, usize::MAX, now).is_some() {}
     }
 
     fn hello(&self, session: u64, resume: Option<Resume>) -> Hello {
@@ -203,6 +241,7 @@ impl Ledger {
         if self.planted(Fault::MatchOldInstance) {
             self.rename_peer(hello.instance);
         }
+        self.tell_rest(hello.instance, now);
         if let Some(older) = self.peers.get(&hello.instance).and_then(|peer| peer.session.as_ref()) {
             let older = SessionKey { peer: hello.instance, number: older.number };
             self.end_session(older, SessionEnd::Lost, now);
@@ -257,16 +296,17 @@ impl Ledger {
     fn on_chunk(&mut self, from: InstanceId, chunk: SnapshotChunk, now: Now) -> Result<(), SessionEnd> {
         let Some(peer) = self.peers.get_mut(&from) else { return Err(SessionEnd::Lost) };
         let SnapshotChunk { index, through, base, halves, digest } = chunk;
-        let mut changes = Changes::new();
-        let staged = peer.mirror.stage(index, through, base, halves, digest.as_ref(), &mut changes);
+        let staged = peer.mirror.stage(index, through, base, halves, digest.as_ref());
         if let Some(session) = &mut peer.session {
             session.chunk_received();
         }
         if staged == Ok(Staging::Replaced) {
             peer.snapshots_applied += 1;
             self.alarms.drift_repaired += u64::from(std::mem::take(&mut peer.drifted));
+            // The rest is for `receive_on` to do.
+            return Ok(());
         }
-        self.applied(from, staged.map(|staging| staging == Staging::Replaced), changes, now)
+        self.applied(from, staged.map(|_| false), Changes::new(), now)
     }
 
     /// Common end of a batch and a chunk: `Ok(true)` where a digest was compared and matched.

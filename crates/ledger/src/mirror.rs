@@ -21,15 +21,7 @@ pub(crate) struct Mirror {
     /// The process that looks into it.
     viewer: InstanceId,
     role: Role,
-    halves: BTreeMap<HalfKey, (u64, Arc<Half>)>,
-    settled: BTreeSet<(u64, HalfKey)>,
-    live: u64,
-    /// The live ones that are joined to `viewer`.
-    joined: u64,
-    settling: u64,
-    base: Tally,
-    tally: Tally,
-    digest: Digest,
+    table: Table,
     /// Applied so far, batch by batch.
     applied: u64,
     /// The last pull's end that was reached: what a resume may build on.
@@ -37,16 +29,41 @@ pub(crate) struct Mirror {
     /// Nothing was ever applied, or what was cannot be trusted: only a snapshot will do.
     needs_snapshot: bool,
     staged: Option<Staged>,
+    replaced: Option<Replaced>,
     /// The most halves it holds, live and closed; staged ones apart.
     pub(crate) most: usize,
 }
 
+/// Halves and what they add up to.
+#[derive(Debug, Default)]
+struct Table {
+    halves: BTreeMap<HalfKey, (u64, Arc<Half>)>,
+    settled: BTreeSet<(u64, HalfKey)>,
+    live: u64,
+    /// The live ones that are joined to the process that looks.
+    joined: u64,
+    settling: u64,
+    base: Tally,
+    tally: Tally,
+    digest: Digest,
+}
+
+/// A snapshot that is not complete: the table that takes the other's place in one step.
 #[derive(Debug, Default)]
 struct Staged {
     next_index: u64,
     through: u64,
-    base: Tally,
-    halves: BTreeMap<HalfKey, (u64, Half)>,
+    table: Table,
+}
+
+/// The table that a snapshot took the place of, as far as nobody has been told yet what that changed.
+#[derive(Debug)]
+struct Replaced {
+    old: BTreeMap<HalfKey, (u64, Arc<Half>)>,
+    /// Of the new halves, those up to here were told.
+    told: Option<HalfKey>,
+    /// All of them were: what is left is what is gone.
+    all_told: bool,
 }
 
 /// Why an update cannot be applied.
@@ -92,18 +109,12 @@ impl Mirror {
             instance,
             viewer,
             role,
-            halves: BTreeMap::new(),
-            settled: BTreeSet::new(),
-            live: 0,
-            joined: 0,
-            settling: 0,
-            base: Tally::default(),
-            tally: Tally::default(),
-            digest: Digest::default(),
+            table: Table::default(),
             applied: 0,
             complete: 0,
             needs_snapshot: true,
             staged: None,
+            replaced: None,
             most: usize::MAX,
         }
     }
@@ -158,31 +169,33 @@ impl Mirror {
         }
         for update in updates {
             let (key, seq) = (update.key, update.seq);
-            let before = self.halves.get(&key).map(|(_, half)| Arc::clone(half));
-            let mut half = match (before.clone(), update.accept.is_some()) {
-                (Some(known), _) => known,
-                (None, true) => {
-                    let described = Half::from_update(update.clone()).ok_or(Unappliable::Undescribed)?;
-                    Arc::new(described)
+            let before = self.half(key).cloned();
+            let half = match &before {
+                Some(known) => {
+                    let mut half = Half::clone(known);
+                    half.apply(update);
+                    Arc::new(half)
                 }
-                (None, false) => return Err(Unappliable::Undescribed),
+                None => Arc::new(Half::from_update(update).ok_or(Unappliable::Undescribed)?),
             };
-            Arc::make_mut(&mut half).apply(update);
-            self.put(seq, &half)?;
+            let was_joined = before.as_ref().is_some_and(|before| self.is_joined(before));
+            let joined = self.is_joined(&half);
+            self.table.put(seq, &half, (was_joined, joined), self.most)?;
             changes.push((before, Some(half)));
         }
         self.applied = through;
         if let Some(digest) = digest {
             self.complete = through;
             self.fold_through(horizon, changes);
-            if *digest != self.digest {
+            if *digest != self.table.digest {
                 return Err(Unappliable::Drift);
             }
         }
         Ok(())
     }
 
-    /// Takes one chunk of a snapshot; the last one replaces the table and says what changed.
+    /// Takes one chunk of a snapshot; the last one replaces the table. What that changes is told by
+    /// [`Mirror::tell_replaced`].
     pub(crate) fn stage(
         &mut self,
         index: u64,
@@ -190,13 +203,12 @@ impl Mirror {
         base: Option<Tally>,
         updates: Vec<HalfUpdate>,
         digest: Option<&Digest>,
-        changes: &mut Changes,
     ) -> Result<Staging, Unappliable> {
         if updates.iter().any(|update| !self.owns(update)) {
             return Err(Unappliable::Foreign);
         }
         if index == 0 {
-            self.staged = Some(Staged { through, base: base.unwrap_or_default(), ..Staged::default() });
+            self.staged = Some(Staged { next_index: 0, through, table: Table::on(base.unwrap_or_default()) });
         }
         let mut staged =
             self.staged.take().filter(|s| s.next_index == index).ok_or(Unappliable::ChunkOutOfOrder)?;
@@ -206,31 +218,76 @@ impl Mirror {
         }
         for update in updates {
             let (key, seq) = (update.key, update.seq);
-            let half = Half::from_update(update).ok_or(Unappliable::Undescribed)?;
-            if staged.halves.insert(key, (seq, half)).is_some() {
+            let mut half = Half::from_update(update).ok_or(Unappliable::Undescribed)?;
+            if staged.table.halves.contains_key(&key) {
                 return Err(Unappliable::Contradiction);
             }
-        }
-        if staged.halves.len() > self.most {
-            return Err(Unappliable::TooMany);
+            if let Some(known) = self.half(key).filter(|_| half.is_live()) {
+                half.traffic.merge(&known.traffic);
+            }
+            let joined = self.is_joined(&half);
+            staged.table.put(seq, &Arc::new(half), (false, joined), self.most)?;
         }
         let Some(digest) = digest else {
             self.staged = Some(staged);
             return Ok(Staging::More);
         };
-        self.replace(staged, changes)?;
-        if *digest == self.digest { Ok(Staging::Replaced) } else { Err(Unappliable::Drift) }
+        if *digest != staged.table.digest {
+            return Err(Unappliable::Drift);
+        }
+        let old = std::mem::replace(&mut self.table, staged.table);
+        self.replaced = Some(Replaced { old: old.halves, told: None, all_told: false });
+        self.applied = through;
+        self.complete = through;
+        self.needs_snapshot = false;
+        Ok(Staging::Replaced)
+    }
+
+    /// Is there something that [`Mirror::tell_replaced`] has not told?
+    pub(crate) const fn has_to_tell(&self) -> bool {
+        self.replaced.is_some()
+    }
+
+    /// What the last snapshot changed: about `limit` halves at a time, first those that there are, then those
+    /// that are gone. Is there more?
+    pub(crate) fn tell_replaced(&mut self, limit: usize, changes: &mut Changes) -> bool {
+        let Some(replaced) = &mut self.replaced else { return false };
+        if !replaced.all_told {
+            let beyond = replaced.told.map_or(Bound::Unbounded, Bound::Excluded);
+            let untold = self.table.halves.range((beyond, Bound::Unbounded)).take(limit);
+            let told = changes.len();
+            changes.extend(untold.map(|(key, (_, half))| {
+                let before = replaced.old.get(key).map(|(_, old)| Arc::clone(old));
+                replaced.told = Some(*key);
+                (before, Some(Arc::clone(half)))
+            }));
+            replaced.all_told = changes.len() - told < limit;
+            return true;
+        }
+        for _ in 0..limit {
+            let Some((key, (_, half))) = replaced.old.pop_first() else {
+                self.replaced = None;
+                return false;
+            };
+            if !self.table.halves.contains_key(&key) {
+                changes.push((Some(half), None));
+            }
+        }
+        true
     }
 
     /// Unnumbered progress of a live half; ignored after its end and for halves not (yet) known.
     pub(crate) fn progress(&mut self, key: HalfKey, totals: &crate::TrafficTotals) {
-        if let Some((_, half)) = self.halves.get_mut(&key).filter(|(_, half)| half.is_live()) {
-            Arc::make_mut(half).traffic.merge(totals);
+        let staged = self.staged.as_mut().map(|staged| &mut staged.table);
+        for table in [Some(&mut self.table), staged].into_iter().flatten() {
+            if let Some((_, half)) = table.halves.get_mut(&key).filter(|(_, half)| half.is_live()) {
+                Arc::make_mut(half).traffic.merge(totals);
+            }
         }
     }
 
     pub(crate) fn half(&self, key: HalfKey) -> Option<&Arc<Half>> {
-        self.halves.get(&key).map(|(_, half)| half)
+        self.table.halves.get(&key).map(|(_, half)| half)
     }
 
     /// The halves with these keys, in order of key.
@@ -238,11 +295,11 @@ impl Mirror {
         &self,
         range: (Bound<HalfKey>, Bound<HalfKey>),
     ) -> impl DoubleEndedIterator<Item = &Arc<Half>> {
-        self.halves.range(range).map(|(_, (_, half))| half)
+        self.table.halves.range(range).map(|(_, (_, half))| half)
     }
 
     pub(crate) fn halves(&self) -> impl Iterator<Item = &Arc<Half>> {
-        self.halves.values().map(|(_, half)| half)
+        self.table.halves.values().map(|(_, half)| half)
     }
 
     pub(crate) const fn applied(&self) -> u64 {
@@ -250,43 +307,52 @@ impl Mirror {
     }
 
     pub(crate) const fn live_len(&self) -> u64 {
-        self.live
+        self.table.live
     }
 
     /// Live halves that are joined to the process that looks.
     pub(crate) const fn joined_live(&self) -> u64 {
-        self.joined
+        self.table.joined
     }
 
     pub(crate) const fn settling_len(&self) -> u64 {
-        self.settling
+        self.table.settling
     }
 
     pub(crate) const fn tally(&self) -> &Tally {
-        &self.tally
+        &self.table.tally
     }
 
     pub(crate) const fn digest(&self) -> &Digest {
-        &self.digest
+        &self.table.digest
     }
 
     /// Halves of a snapshot that is not complete.
     #[cfg(test)]
     pub(crate) fn staged_len(&self) -> usize {
-        self.staged.as_ref().map_or(0, |staged| staged.halves.len())
+        self.staged.as_ref().map_or(0, |staged| staged.table.halves.len())
     }
 
     /// The running numbers are those of a recount.
     #[cfg(test)]
     pub(crate) fn check(&self) {
-        let mut tally = self.base.clone();
+        let mut tally = self.table.base.clone();
         self.halves().for_each(|half| tally.fold(half));
-        assert_eq!(tally, self.tally, "mirrored tally");
-        assert_eq!(self.live, self.halves().filter(|half| half.is_live()).count() as u64, "mirrored live");
-        assert_eq!(self.settling, self.halves().filter(|half| half.is_settling()).count() as u64);
+        assert_eq!(tally, self.table.tally, "mirrored tally");
+        assert_eq!(
+            self.table.live,
+            self.halves().filter(|half| half.is_live()).count() as u64,
+            "mirrored live"
+        );
+        assert_eq!(self.table.settling, self.halves().filter(|half| half.is_settling()).count() as u64);
         let joined = self.halves().filter(|half| half.is_live() && self.is_joined(half)).count();
-        assert_eq!(self.joined, joined as u64, "mirrored and joined");
-        assert!(self.halves.len() <= self.most, "{} halves of at most {}", self.halves.len(), self.most);
+        assert_eq!(self.table.joined, joined as u64, "mirrored and joined");
+        assert!(
+            self.table.halves.len() <= self.most,
+            "{} halves of at most {}",
+            self.table.halves.len(),
+            self.most
+        );
     }
 
     fn owns(&self, update: &HalfUpdate) -> bool {
@@ -302,8 +368,35 @@ impl Mirror {
         }
     }
 
-    /// Takes a half in its newest state, unless it contradicts itself or what was counted of it.
-    fn put(&mut self, seq: u64, half: &Arc<Half>) -> Result<(), Unappliable> {
+    /// The peer has folded its settled halves up to `horizon`; so do we.
+    fn fold_through(&mut self, horizon: u64, changes: &mut Changes) {
+        let table = &mut self.table;
+        while let Some(&(seq, key)) = table.settled.first().filter(|(seq, _)| *seq <= horizon) {
+            table.settled.remove(&(seq, key));
+            if let Some((_, half)) = table.halves.remove(&key) {
+                table.base.fold(&half);
+                changes.push((Some(half), None));
+            }
+        }
+    }
+}
+
+impl Table {
+    /// Empty, but for what was folded.
+    fn on(base: Tally) -> Self {
+        let digest = Digest { opened: base.opened, closed: base.closed, ..Digest::default() };
+        Self { tally: base.clone(), digest, base, ..Self::default() }
+    }
+
+    /// Takes a half in its newest state, unless it contradicts itself or what was counted of it. `joined`: was
+    /// it, and is it, joined to the process that looks?
+    fn put(
+        &mut self,
+        seq: u64,
+        half: &Arc<Half>,
+        (was_joined, joined): (bool, bool),
+        most: usize,
+    ) -> Result<(), Unappliable> {
         let key = half.key;
         let known = self.halves.get(&key);
         let share = known.map_or_else(Share::default, |(_, old)| Share::of(old));
@@ -313,73 +406,37 @@ impl Mirror {
         if !sound || !share.grows_to(&now) {
             return Err(Unappliable::Contradiction);
         }
-        if known.is_none() && self.halves.len() >= self.most {
+        if known.is_none() && self.halves.len() >= most {
             return Err(Unappliable::TooMany);
         }
         let before = self.halves.insert(key, (seq, Arc::clone(half)));
         self.tally.moved(&share, &now);
         if let Some((old_seq, old)) = &before {
-            self.settled.remove(&(*old_seq, key));
             if old.is_live() {
                 self.live -= 1;
-                self.joined -= u64::from(self.is_joined(old));
+                self.joined -= u64::from(was_joined);
                 self.digest.remove(key, old.phase);
+            } else if old.is_settling() {
+                self.settling -= 1;
+            } else {
+                self.settled.remove(&(*old_seq, key));
             }
-            self.settling -= u64::from(old.is_settling());
         } else {
             self.digest.opened = self.digest.opened.wrapping_add(1);
         }
         if half.is_live() {
             self.live += 1;
-            self.joined += u64::from(self.is_joined(half));
+            self.joined += u64::from(joined);
             self.digest.add(key, half.phase);
         } else {
             let ends = u64::from(before.is_none_or(|(_, old)| old.is_live()));
             self.digest.closed = self.digest.closed.wrapping_add(ends);
-            self.settling += u64::from(half.is_settling());
-            if !half.is_settling() {
+            if half.is_settling() {
+                self.settling += 1;
+            } else {
                 self.settled.insert((seq, key));
             }
         }
         Ok(())
-    }
-
-    /// The peer has folded its settled halves up to `horizon`; so do we.
-    fn fold_through(&mut self, horizon: u64, changes: &mut Changes) {
-        while let Some(&(seq, key)) = self.settled.first().filter(|(seq, _)| *seq <= horizon) {
-            self.settled.remove(&(seq, key));
-            if let Some((_, half)) = self.halves.remove(&key) {
-                self.base.fold(&half);
-                changes.push((Some(half), None));
-            }
-        }
-    }
-
-    fn replace(&mut self, staged: Staged, changes: &mut Changes) -> Result<(), Unappliable> {
-        let old = std::mem::take(&mut self.halves);
-        let Staged { base, through, halves, .. } = staged;
-        *self = Self { most: self.most, ..Self::new(self.instance, self.role, self.viewer) };
-        self.tally = base.clone();
-        self.digest.opened = base.opened;
-        self.digest.closed = base.closed;
-        self.base = base;
-        self.applied = through;
-        self.complete = through;
-        self.needs_snapshot = false;
-        let mut sound = Ok(());
-        for (seq, half) in halves.into_values() {
-            let mut half = Arc::new(half);
-            let before = old.get(&half.key).map(|(_, old)| Arc::clone(old));
-            if let Some(before) = before.as_ref().filter(|_| half.is_live()) {
-                Arc::make_mut(&mut half).traffic.merge(&before.traffic);
-            }
-            match self.put(seq, &half) {
-                Ok(()) => changes.push((before, Some(half))),
-                Err(why) => sound = Err(why),
-            }
-        }
-        let gone = old.into_iter().filter(|(key, _)| !self.halves.contains_key(key));
-        changes.extend(gone.map(|(_, (_, half))| (Some(half), None)));
-        sound
     }
 }

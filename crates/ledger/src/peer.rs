@@ -23,6 +23,8 @@ pub(crate) struct Peer {
     pub(crate) down_since: Duration,
     /// What waits for it was looked at since the session has been down for two heartbeats.
     pub(crate) down_noticed: bool,
+    /// While that is being done: those up to here were looked at.
+    pub(crate) noticed: Option<HalfKey>,
     pub(crate) last_end: Option<SessionEnd>,
     /// When the latest stale spell ended.
     pub(crate) fresh_since: Duration,
@@ -67,6 +69,8 @@ pub struct PeerStatus {
     pub settling: u64,
     /// Halves of the peer whose end we never saw.
     pub closed_unseen: u64,
+    /// Batches applied.
+    pub batches: u64,
     /// Snapshots applied.
     pub snapshots: u64,
 }
@@ -79,6 +83,7 @@ impl Peer {
             last_session: 0,
             down_since: now,
             down_noticed: false,
+            noticed: None,
             last_end: None,
             fresh_since: now,
             in_flight: BTreeMap::new(),

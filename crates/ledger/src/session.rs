@@ -6,13 +6,11 @@
 //! heartbeats overtake them.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::digest::Digest;
-use crate::half::Half;
 use crate::id::HalfKey;
-use crate::journal::Pull;
+use crate::journal::{Journal, Pull, ReadingId};
 use crate::message::{Ack, Batch, MAX_HALVES, MAX_WEIGHT, Message, SnapshotChunk, WINDOW};
 use crate::mirror::Unappliable;
 use crate::tally::Tally;
@@ -88,7 +86,7 @@ struct Sending {
     after: u64,
     through: u64,
     horizon: u64,
-    halves: VecDeque<(u64, Arc<Half>)>,
+    reading: ReadingId,
     digest: Digest,
     snapshot: Option<SnapshotState>,
 }
@@ -268,7 +266,7 @@ impl Session {
             after: pull.from,
             through: pull.through,
             horizon: pull.horizon,
-            halves: pull.halves.into(),
+            reading: pull.reading,
             digest: pull.digest,
             snapshot,
         });
@@ -278,6 +276,7 @@ impl Session {
     /// path has counted by now.
     pub(crate) fn next_chunk(
         &mut self,
+        journal: &mut Journal,
         now: Duration,
         live: impl Fn(HalfKey) -> Option<TrafficTotals>,
     ) -> Option<Message> {
@@ -292,8 +291,7 @@ impl Session {
         let mut halves = Vec::new();
         let mut weight = 0;
         let mut last_seq = sending.after;
-        while halves.len() < MAX_HALVES && weight < MAX_WEIGHT {
-            let Some((seq, half)) = sending.halves.pop_front() else { break };
+        let more = journal.read_on(sending.reading, |seq, half| {
             let mut update = half.update_since(sending.from, seq);
             if let Some(totals) = half.is_live().then(|| live(half.key)).flatten() {
                 update.traffic.merge(&totals);
@@ -301,8 +299,9 @@ impl Session {
             weight += update.weight();
             last_seq = seq;
             halves.push(update);
-        }
-        let last = sending.halves.is_empty();
+            halves.len() < MAX_HALVES && weight < MAX_WEIGHT
+        });
+        let last = !more;
         let through = if last { sending.through } else { last_seq };
         let digest = last.then_some(sending.digest);
         let message = if let Some(snapshot) = &mut sending.snapshot {
@@ -319,15 +318,29 @@ impl Session {
             Message::Batch(Batch { after, through, horizon: sending.horizon, halves, digest })
         };
         if last {
-            self.sending = None;
+            self.stop_sending(journal);
         }
         Some(message)
+    }
+
+    /// The pull in progress is over, or will never be: the journal need not keep anything for it.
+    pub(crate) fn stop_sending(&mut self, journal: &mut Journal) {
+        if let Some(sending) = self.sending.take() {
+            journal.end_reading(sending.reading);
+        }
+    }
+
+    /// Is a pull being sent?
+    pub(crate) const fn is_sending(&self) -> bool {
+        self.sending.is_some()
     }
 
     /// Which live halves to report: at most `limit` keys after the cursor, those active since the last round.
     pub(crate) fn next_progress<'a>(
         &mut self,
-        live: impl Fn(Option<HalfKey>) -> Box<dyn Iterator<Item = (HalfKey, &'a Arc<crate::Traffic>)> + 'a>,
+        live: impl Fn(
+            Option<HalfKey>,
+        ) -> Box<dyn Iterator<Item = (HalfKey, &'a std::sync::Arc<crate::Traffic>)> + 'a>,
         limit: usize,
         rhythm: &Rhythm,
         now: Duration,

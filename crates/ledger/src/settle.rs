@@ -86,22 +86,28 @@ impl Ledger {
     }
 
     /// Settles what time alone decides: the halves whose patience ends, and those of a peer whose session
-    /// has by now been down for two heartbeats. Everything else is settled by the event that decides it.
-    pub(crate) fn settle_what_is_due(&mut self, now: Now) {
-        let mut keys = self.waiting.take_due(now.active);
+    /// has by now been down for two heartbeats. Everything else is settled by the event that decides it. Looks at
+    /// about `limit` halves; are there more?
+    pub(crate) fn settle_what_is_due(&mut self, limit: usize, now: Now) -> bool {
+        let mut keys = self.waiting.take_due(limit, now.active);
         if self.planted(crate::fault::Fault::ForgetToLook) {
             keys.clear();
         }
+        let mut more = keys.len() >= limit;
         for (instance, peer) in &mut self.peers {
             if !peer.down_noticed && peer.is_down(&self.rhythm, now.active) {
-                peer.down_noticed = true;
-                keys.extend(self.waiting.of_peer(*instance));
+                let (waiting, looked) = self.waiting.of_peer(*instance, peer.noticed, limit);
+                keys.extend(waiting);
+                peer.noticed = looked;
+                peer.down_noticed = looked.is_none();
+                more |= !peer.down_noticed;
             }
         }
         for key in keys {
             self.reconsider(key, now);
             self.look_again(key, now);
         }
+        more
     }
 
     /// Notes when time alone might settle a half that still waits.
@@ -338,7 +344,7 @@ impl Ledger {
                 self.departed.instances += 1;
                 self.departed.tally.add(peer.mirror.tally());
             }
-            for key in self.waiting.of_peer(instance) {
+            for key in self.waiting.of_peer(instance, None, usize::MAX).0 {
                 self.reconsider(key, now);
                 self.look_again(key, now);
             }

@@ -2,16 +2,18 @@
 //!
 //! *Owns* the mutex and the wake-up of the control thread. *Never* exposes the guard, never awaits under
 //! it, never encodes or formats under it. *Invariant*: a call holds the lock for one step of the books, or
-//! for cloning shared pointers.
+//! for a stretch of what concerns many halves; between two stretches, whoever waits goes first.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use crate::admission::AdmissionLimits;
 use crate::arrivals::Arrival;
-use crate::audit::{Audit, Counters};
+use crate::audit::{Audit, Counters, Draft};
 use crate::half::{Accept, Half};
 use crate::id::{Attempt, ConnectionId, HalfKey, InstanceId, Role};
+use crate::journal::ReadingId;
 use crate::ledger::{Change, Ending, Ledger, RecordError};
 use crate::link::{HelloRefused, SessionKey};
 use crate::message::{Hello, Message};
@@ -23,6 +25,11 @@ use crate::time::Now;
 use crate::traffic::{Traffic, TrafficTotals};
 use crate::walk::{Heading, Stretch};
 
+/// Halves looked at per hold, where all are looked at.
+const STRETCH: usize = 256;
+/// How often a long piece of work lets others go first, between two of its holds.
+const WAYS: usize = 256;
+
 /// A ledger that the threads of a process share. Cheap to clone.
 #[derive(Clone)]
 pub struct SharedLedger {
@@ -31,6 +38,10 @@ pub struct SharedLedger {
 
 struct Inner {
     ledger: Mutex<Ledger>,
+    /// Calls that wait for the lock.
+    waiting: AtomicUsize,
+    /// Calls that ever had to.
+    waits: AtomicU64,
     instance: InstanceId,
     role: Role,
     waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -52,7 +63,8 @@ impl SharedLedger {
     pub fn new(ledger: Ledger) -> Self {
         let (instance, role) = (ledger.instance(), ledger.role());
         let ledger = Mutex::new(ledger);
-        Self { inner: Arc::new(Inner { ledger, instance, role, waker: OnceLock::new() }) }
+        let (waiting, waits) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Self { inner: Arc::new(Inner { ledger, waiting, waits, instance, role, waker: OnceLock::new() }) }
     }
 
     /// `wake` is called, without the lock, after a change that others should be told. Set once.
@@ -133,6 +145,7 @@ impl SharedLedger {
 
     /// See [`Ledger::live`].
     pub fn live(&self, from: Option<HalfKey>, limit: usize) -> Vec<HalfKey> {
+        self.give_way();
         self.lock().live(from, limit)
     }
 
@@ -143,7 +156,9 @@ impl SharedLedger {
 
     /// See [`Ledger::tick`].
     pub fn tick(&self, now: Now) {
-        self.changed(|ledger| ledger.tick(now));
+        while self.changed(|ledger| ledger.tick_part(now, STRETCH)) {
+            self.give_way();
+        }
     }
 
     /// See [`Ledger::since_tick`].
@@ -178,7 +193,12 @@ impl SharedLedger {
 
     /// See [`Ledger::receive`].
     pub fn receive(&self, at: SessionKey, message: Message, now: Now) -> Result<(), SessionEnd> {
-        self.changed(|ledger| ledger.receive(at, message, now))
+        let mut more = self.changed(|ledger| ledger.receive_part(at, message, now))?;
+        while more {
+            self.give_way();
+            more = self.changed(|ledger| ledger.receive_on(at, STRETCH, now))?;
+        }
+        Ok(())
     }
 
     /// See [`Ledger::end_session`].
@@ -206,14 +226,42 @@ impl SharedLedger {
         self.lock().adopt_rhythm(rhythm);
     }
 
-    /// See [`Ledger::audit`].
+    /// See [`Ledger::audit`]: of one instant, but recounted in many short holds.
     pub fn audit(&self, now: Now) -> Audit {
-        self.lock().audit(now)
+        let (mut draft, recounting) = Recounting::begin(self, now);
+        let mut halves = Vec::with_capacity(STRETCH);
+        loop {
+            let more = self.lock().own.read_on(recounting.reading, |_, half| {
+                halves.push(Arc::clone(half));
+                halves.len() < STRETCH
+            });
+            halves.drain(..).for_each(|half| draft.recount(&half));
+            if !more {
+                return draft.conclude();
+            }
+            self.give_way();
+        }
     }
 
-    /// See [`Ledger::counters`].
+    /// See [`Ledger::counters`]: of one instant, apart from bytes and requests, which move without the lock;
+    /// counted in many short holds.
     pub fn counters(&self, now: Now) -> Counters {
-        self.lock().counters(now)
+        let (mut counters, census) = {
+            let mut ledger = self.lock();
+            (ledger.running_counters(now), ledger.begin_census())
+        };
+        while self.lock().count_on(census, STRETCH) {
+            self.give_way();
+        }
+        let sums = self.lock().end_census(census);
+        counters.count(&sums);
+        counters
+    }
+
+    /// As [`SharedLedger::counters`], but without what has to be summed over the live halves (phases, their bytes
+    /// and requests are empty): cheap enough for every request.
+    pub fn running_counters(&self, now: Now) -> Counters {
+        self.lock().running_counters(now)
     }
 
     /// See [`Ledger::peer_status`].
@@ -253,10 +301,17 @@ impl SharedLedger {
 
     /// See [`Ledger::walk`].
     pub fn walk(&self, from: Option<ConnectionId>, heading: Heading, limit: usize, now: Now) -> Stretch {
+        // One of many, most likely: whoever waits since the last one goes first.
+        self.give_way();
         self.lock().walk(from, heading, limit, now)
     }
 
-    /// Every half this process knows, as of one instant.
+    /// See [`Ledger::live_connections`].
+    pub fn live_connections(&self) -> Option<u64> {
+        self.lock().live_connections()
+    }
+
+    /// Every half this process knows, as of one instant: for tests, as the books are held for as long as it takes.
     pub fn view(&self) -> View {
         let ledger = self.lock();
         View {
@@ -267,17 +322,78 @@ impl SharedLedger {
     }
 
     fn changed<R>(&self, step: impl FnOnce(&mut Ledger) -> R) -> R {
-        let result = step(&mut self.lock());
-        if let Some(wake) = self.inner.waker.get() {
+        let mut ledger = self.lock();
+        let before = ledger.own.position();
+        let result = step(&mut ledger);
+        let news = ledger.own.position() != before;
+        drop(ledger);
+        // An acknowledgement, a heartbeat or a tick that changed nothing is nothing to tell.
+        if news && let Some(wake) = self.inner.waker.get() {
             wake();
         }
         result
     }
 
+    /// Calls that found the books held by another and had to wait, since the process started.
+    pub fn waits(&self) -> u64 {
+        self.inner.waits.load(Relaxed)
+    }
+
     /// A panic under the lock is a bug of ours that one connection pays for, not every one: the books are
     /// consistent between steps, and each step ends in `debug_check`.
     fn lock(&self) -> MutexGuard<'_, Ledger> {
-        self.inner.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        match self.inner.ledger.try_lock() {
+            Ok(ledger) => ledger,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                self.inner.waits.fetch_add(1, Relaxed);
+                self.inner.waiting.fetch_add(1, Relaxed);
+                let ledger = self.inner.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+                self.inner.waiting.fetch_sub(1, Relaxed);
+                ledger
+            }
+        }
+    }
+
+    /// Keeps everybody waiting.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> impl Drop + '_ {
+        self.lock()
+    }
+
+    /// Between two holds of a long piece of work: the lock is not fair, and whoever waits for it would find it
+    /// taken again before it has woken.
+    fn give_way(&self) {
+        for _ in 0..WAYS {
+            if self.inner.waiting.load(Relaxed) == 0 {
+                return;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// An audit's reading, which ends whatever becomes of the audit.
+struct Recounting<'l> {
+    ledger: &'l SharedLedger,
+    reading: ReadingId,
+}
+
+impl<'l> Recounting<'l> {
+    fn begin(ledger: &'l SharedLedger, now: Now) -> (Draft, Self) {
+        let mut books = ledger.lock();
+        let draft = books.draft_audit(now);
+        books.audits += 1;
+        let reading = books.own.begin_reading(0);
+        (draft, Self { ledger, reading })
+    }
+}
+
+impl Drop for Recounting<'_> {
+    fn drop(&mut self) {
+        let mut books = self.ledger.lock();
+        books.audits -= 1;
+        books.own.end_reading(self.reading);
     }
 }
 

@@ -74,7 +74,7 @@ pub fn root_cause(front: &End, inner: &End) -> Termination {
     let best = winner.key().filter(|(_, hop)| *hop != HopState::Reset);
     let cause = best.map_or_else(|| only_the_hop(winner, winner_role, None), |(o, _)| o.clone());
     let mut chain = chain_of(winner, winner_role);
-    chain.extend(chain_of(other, other_role));
+    chain.append(&mut chain_of(other, other_role));
     termination(&cause, winner.phase, chain)
 }
 
@@ -146,7 +146,8 @@ fn chain_of(end: &End, role: Role) -> Vec<Box<str>> {
 }
 
 fn link(observation: &Observation, role: Role) -> Box<str> {
-    let mut text = format!("{}: {}", role.process(), observation.reason);
+    let mut text = String::with_capacity(64);
+    let _ = write!(text, "{}: {}", role.process(), observation.reason);
     if let Some(detail) = &observation.detail {
         let _ = write!(text, " ({detail})");
     }
@@ -154,7 +155,9 @@ fn link(observation: &Observation, role: Role) -> Box<str> {
 }
 
 fn termination(cause: &Observation, phase: Phase, chain: Vec<Box<str>>) -> Termination {
-    let mut sentence = cause.reason.sentence().to_owned();
+    // One allocation for the usual end.
+    let mut sentence = String::with_capacity(160);
+    sentence.push_str(cause.reason.sentence());
     if let Some(rule) = &cause.rule {
         let _ = write!(sentence, "; rule {}={} ({})", rule.name, rule.limit, rule.source);
     }

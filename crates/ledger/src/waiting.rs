@@ -5,6 +5,7 @@
 //! touches the halves that it concerns, however many others wait.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use crate::id::{HalfKey, InstanceId};
@@ -71,10 +72,12 @@ impl WaitingList {
         self.due.insert((at, key));
     }
 
-    /// The halves whose time has come; they are told of once.
-    pub(crate) fn take_due(&mut self, now: Duration) -> Vec<HalfKey> {
+    /// The halves whose time has come, at most `limit`; they are told of once.
+    pub(crate) fn take_due(&mut self, limit: usize, now: Duration) -> Vec<HalfKey> {
         let mut come = Vec::new();
-        while let Some((at, key)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
+        while let Some((at, key)) = self.due.first().copied().filter(|(at, _)| *at <= now)
+            && come.len() < limit
+        {
             self.due.remove(&(at, key));
             if let Some(waiting) = self.halves.get_mut(&key) {
                 waiting.due = None;
@@ -84,9 +87,24 @@ impl WaitingList {
         come
     }
 
-    /// The halves that are joined to one of `peer`. Looks at all: for rare events.
-    pub(crate) fn of_peer(&self, peer: InstanceId) -> Vec<HalfKey> {
-        self.halves.iter().filter(|(_, waiting)| waiting.peer == peer).map(|(key, _)| *key).collect()
+    /// The halves beyond `from` that are joined to one of `peer`, and how far it looked: at `limit` halves, or
+    /// (`None`) at all that there are. For rare events.
+    pub(crate) fn of_peer(
+        &self,
+        peer: InstanceId,
+        from: Option<HalfKey>,
+        limit: usize,
+    ) -> (Vec<HalfKey>, Option<HalfKey>) {
+        let beyond = from.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut found, mut looked, mut last) = (Vec::new(), 0, None);
+        for (key, waiting) in self.halves.range((beyond, Bound::Unbounded)).take(limit) {
+            looked += 1;
+            last = Some(*key);
+            if waiting.peer == peer {
+                found.push(*key);
+            }
+        }
+        (found, last.filter(|_| looked >= limit))
     }
 
     /// Entries in all three orders.

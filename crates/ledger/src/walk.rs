@@ -4,15 +4,20 @@
 //! pointers. *Invariant*: a stretch holds whole connections; walking on from its end meets every connection
 //! that was there all along exactly once, whatever came and went meanwhile.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::half::Half;
-use crate::id::{Attempt, ConnectionId, HalfKey, InstanceId};
+use crate::id::{Attempt, ConnectionId, HalfKey, InstanceId, Role};
 use crate::ledger::Ledger;
+use crate::peer::Peer;
 use crate::time::Now;
 use crate::traffic::TrafficTotals;
+
+/// Beyond so many, what is in flight is not looked through under the lock.
+const MOST_IN_FLIGHT: usize = 1_000;
 
 /// Which way a walk goes: ids ascend with the time of accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +95,53 @@ impl Ledger {
         };
         Stretch { halves: halves.into_iter().map(known).collect(), next: end }
     }
+
+    /// How many connections have a live half, here or at a peer, without looking at them: from the tables' own
+    /// counts and what is in flight. A peer's half that is only presumed to be live counts where ours is. `None`
+    /// where that is not all there is to it (a snapshot is being taken in, a peer has halves of another
+    /// smartproxy, much is in flight): then they have to be walked over.
+    pub fn live_connections(&self) -> Option<u64> {
+        let in_step = |peer: &Peer| peer.session.as_ref().is_some_and(|session| session.in_step);
+        let told: Vec<_> = self.peers.iter().filter(|(_, peer)| in_step(peer)).collect();
+        if told.iter().any(|(_, peer)| peer.mirror.has_to_tell() || peer.in_flight.len() > MOST_IN_FLIGHT) {
+            return None;
+        }
+        let mut apart = BTreeSet::new();
+        for (at, peer) in &told {
+            for (connection, attempt) in peer.in_flight.keys() {
+                let front =
+                    HalfKey::front(*connection, if self.role == Role::Front { self.instance } else { **at });
+                let inner = HalfKey::inner(
+                    *connection,
+                    if self.role == Role::Front { **at } else { self.instance },
+                    *attempt,
+                );
+                let live = |key: HalfKey| {
+                    let half =
+                        if key.instance == self.instance { self.own.half(key) } else { peer.half(key) };
+                    half.is_some_and(|half| half.is_live())
+                };
+                if live(inner) && !live(front) {
+                    apart.insert(*connection);
+                }
+            }
+        }
+        let fronts = match self.role {
+            Role::Front => {
+                // Of another smartproxy's connections there is no front here to count.
+                let foreign =
+                    told.iter().any(|(_, peer)| peer.mirror.live_len() != peer.mirror.joined_live());
+                (!foreign).then_some(self.live.len() as u64)?
+            }
+            Role::Inner => {
+                // Two attempts of one connection would count twice.
+                let known = |at: &InstanceId| told.iter().any(|(told, _)| *told == at);
+                self.joined.keys().all(known).then_some(())?;
+                told.iter().map(|(_, peer)| peer.mirror.live_len()).sum()
+            }
+        };
+        Some(fronts + apart.len() as u64)
+    }
 }
 
 /// At least `limit` halves, up to the end of a connection; and where that was, if there are more.
@@ -122,7 +174,6 @@ const fn last_key(connection: ConnectionId) -> HalfKey {
 mod tests {
     use super::*;
     use crate::half::{Accept, AddressSource};
-    use crate::id::Role;
     use crate::ledger::LedgerLimits;
     use crate::session::{Next, Rhythm};
     use crate::time::Wall;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::by_path::ByPath;
 use super::pattern::{DomainPattern, PathPattern, normal_name, parent_name};
 use super::route::{Action, Forward, Protocol, Redirect, Respond, Route};
 use crate::sourced::Sourced;
@@ -45,8 +46,8 @@ impl InnerTable {
 #[serde(from = "Wire", into = "Wire")]
 pub struct InnerEntry {
     wire: Wire,
-    by_domain: HashMap<DomainPattern, Vec<u32>>,
-    anywhere: Vec<u32>,
+    by_domain: HashMap<DomainPattern, ByPath>,
+    anywhere: ByPath,
 }
 
 /// What travels.
@@ -99,7 +100,7 @@ impl InnerEntry {
         let host = normal_name(host);
         let (exact, wildcard) = patterns(&host);
         let lists = self.lists(&exact, wildcard.as_ref());
-        let Some(level) = lists.iter().position(|list| !list.is_empty()) else {
+        let Some(level) = lists.iter().position(Option::is_some) else {
             return Err(NoRoute::Misdirected);
         };
         // smartproxy chose this entry for this very name: then it belongs nowhere else.
@@ -108,24 +109,22 @@ impl InnerEntry {
         if !admitted && as_specific.into_iter().any(|pattern| self.wire.elsewhere.contains(pattern)) {
             return Err(NoRoute::Misdirected);
         }
-        let listed = lists.iter().enumerate().flat_map(|(level, list)| list.iter().map(move |i| (level, *i)));
-        let best = listed
-            .map(|(level, index)| (level, &self.wire.routes[index as usize]))
-            .filter(|(_, route)| route.covers_path(request.path))
-            .min_by_key(|(level, route)| route.rank(*level));
-        best.map(|(_, route)| route).ok_or(NoRoute::NotFound)
+        let best = lists.into_iter().enumerate().filter_map(|(level, list)| {
+            list.and_then(|list| list.best(&self.wire.routes, request.path)).map(|route| (level, route))
+        });
+        best.min_by_key(|(level, route)| route.rank(*level)).map(|(_, route)| route).ok_or(NoRoute::NotFound)
     }
 
-    /// How many routes a request for `host` (in normal form) is compared with.
-    pub fn candidates(&self, host: &str) -> usize {
+    /// How many routes, at most, a request for `host` (in normal form) and `path` is compared with.
+    pub fn candidates(&self, host: &str, path: &str) -> usize {
         let (exact, wildcard) = patterns(host);
-        self.lists(&exact, wildcard.as_ref()).iter().map(|list| list.len()).sum()
+        self.lists(&exact, wildcard.as_ref()).into_iter().flatten().map(|list| list.candidates(path)).sum()
     }
 
     /// The routes that list the exact name, its wildcard, and no name.
-    fn lists(&self, exact: &DomainPattern, wildcard: Option<&DomainPattern>) -> [&[u32]; 3] {
-        let listing = |pattern| self.by_domain.get(pattern).map_or(&[][..], Vec::as_slice);
-        [listing(exact), wildcard.map_or(&[][..], listing), &self.anywhere]
+    fn lists(&self, exact: &DomainPattern, wildcard: Option<&DomainPattern>) -> [Option<&ByPath>; 3] {
+        let anywhere = Some(&self.anywhere).filter(|list| !list.is_empty());
+        [self.by_domain.get(exact), wildcard.and_then(|pattern| self.by_domain.get(pattern)), anywhere]
     }
 }
 
@@ -149,16 +148,19 @@ pub struct Request<'r> {
 
 impl From<Wire> for InnerEntry {
     fn from(wire: Wire) -> Self {
-        let mut by_domain: HashMap<DomainPattern, Vec<u32>> = HashMap::new();
+        let mut listed: HashMap<DomainPattern, Vec<u32>> = HashMap::new();
         let mut anywhere = Vec::new();
         for (index, route) in (0..).zip(&wire.routes) {
             if route.domains.is_empty() {
                 anywhere.push(index);
             }
             for domain in &route.domains {
-                by_domain.entry(domain.clone()).or_default().push(index);
+                listed.entry(domain.clone()).or_default().push(index);
             }
         }
+        let by_path = |list| ByPath::new(list, &wire.routes);
+        let anywhere = by_path(anywhere);
+        let by_domain = listed.into_iter().map(|(domain, list)| (domain, by_path(list))).collect();
         Self { wire, by_domain, anywhere }
     }
 }
@@ -215,12 +217,12 @@ impl InnerRoute {
         }
     }
 
-    fn covers_path(&self, path: &str) -> bool {
+    pub(super) fn covers_path(&self, path: &str) -> bool {
         self.path.as_ref().is_none_or(|pattern| pattern.covers(path))
     }
 
     /// Lower wins: priority, then exact name (level 0), wildcard, none, then the longer path, then order.
-    fn rank(&self, level: usize) -> impl Ord + use<> {
+    pub(super) fn rank(&self, level: usize) -> impl Ord + use<> {
         let path = self.path.as_ref().map(PathPattern::specificity);
         (std::cmp::Reverse(self.priority), level, std::cmp::Reverse(path), self.order)
     }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -97,6 +98,22 @@ impl Filter {
         })
     }
 
+    /// Does it admit every live record, and no other?
+    fn is_of_the_live(&self) -> bool {
+        let Self {
+            phases, route, clients, server_name, handled_by, reasons, older_than, closed_since, ..
+        } = self;
+        !self.include_closed
+            && phases.is_empty()
+            && route.is_none()
+            && clients.is_none()
+            && server_name.is_none()
+            && handled_by.is_none()
+            && reasons.is_empty()
+            && older_than.is_none()
+            && closed_since.is_none()
+    }
+
     fn admits(&self, record: &Record, now: Now) -> bool {
         let live = record.is_live();
         let client = || record.first().map(|known| known.half.accept.value.client.ip().to_canonical());
@@ -145,7 +162,8 @@ impl Page {
         format!("{:032x}{:016x}", after.0, self.fingerprint ^ heading)
     }
 
-    /// Walks over everything: counts what matches, and shows what belongs on the page.
+    /// Shows what belongs on the page, and counts what matches. What a filter matches is only known when
+    /// everything was walked over; the live ones are counted without that, and the walk ends with the page.
     pub(crate) fn list(
         &self,
         filter: &Filter,
@@ -153,30 +171,34 @@ impl Page {
         now: impl Fn() -> Now,
         show: impl Fn(&Record, Now) -> wire::Connection,
     ) -> Listed {
-        let mut listed = Listed::default();
+        let counted =
+            Some(ledger).filter(|_| filter.is_of_the_live()).and_then(SharedLedger::live_connections);
+        let mut listed = Listed { total: counted.unwrap_or(0), ..Listed::default() };
         let mut bytes = 0;
         let mut last = None;
         let mut more = false;
-        for_each_record(ledger, self.heading, now, |record, now| {
+        let from = self.after.filter(|_| counted.is_some());
+        for_each_record(ledger, from, self.heading, now, |record, now| {
             if !filter.admits(record, now) {
-                return;
+                return ControlFlow::Continue(());
             }
-            listed.total += 1;
+            listed.total += u64::from(counted.is_none());
             let beyond = self.after.is_none_or(|after| match self.heading {
                 Heading::Newer => record.id > after,
                 Heading::Older => record.id < after,
             });
             if !beyond || more {
-                return;
+                return ControlFlow::Continue(());
             }
             if listed.connections.len() >= self.size || bytes >= LARGEST_BYTES {
                 more = true;
-                return;
+                return if counted.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
             }
             let connection = show(record, now);
             bytes += connection.encoded_len();
             last = Some(record.id);
             listed.connections.push(connection);
+            ControlFlow::Continue(())
         });
         if let Some(last) = last.filter(|_| more) {
             listed.next_page_token = self.token(last);
@@ -201,12 +223,14 @@ pub(crate) fn find(
     let mut found = Vec::new();
     for_each_record(
         ledger,
+        None,
         Heading::Older,
         || now,
         |record, _| {
             if suffix.matches(record.id) {
                 found.push(record.clone());
             }
+            ControlFlow::Continue(())
         },
     );
     match found.len() {
@@ -218,11 +242,11 @@ pub(crate) fn find(
 
 fn for_each_record(
     ledger: &SharedLedger,
+    mut from: Option<ConnectionId>,
     heading: Heading,
     now: impl Fn() -> Now,
-    mut each: impl FnMut(&Record, Now),
+    mut each: impl FnMut(&Record, Now) -> ControlFlow<()>,
 ) {
-    let mut from = None;
     loop {
         let at = now();
         let stretch = ledger.walk(from, heading, STRETCH, at);
@@ -232,7 +256,9 @@ fn for_each_record(
             records.reverse();
         }
         for record in &records {
-            each(record, at);
+            if each(record, at).is_break() {
+                return;
+            }
         }
         match next {
             Some(next) => from = Some(next),

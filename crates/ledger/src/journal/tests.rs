@@ -143,21 +143,22 @@ fn amend_live(journal: &mut Journal, id: u8, change: impl FnOnce(&mut Half, u64)
 }
 
 /// Reads a pull in batches of one half; `part` stops after so many, as a broken stream does.
-fn read(journal: &Journal, mirror: &mut Mirror, part: Option<usize>) {
+fn read(journal: &mut Journal, mirror: &mut Mirror, part: Option<usize>) {
     let cursor = mirror.rewind();
     let pull = journal.pull(cursor);
     let mut changes = Changes::new();
-    let count = pull.halves.len();
+    let halves = finish(journal, pull.reading);
+    let count = halves.len();
     if let Some(base) = pull.snapshot {
-        let updates = pull.halves.iter().map(|(seq, half)| half.update_since(0, *seq)).collect();
+        let updates = halves.iter().map(|(seq, half)| half.update_since(0, *seq)).collect();
         if part.is_none() {
-            let staged = mirror.stage(0, pull.through, Some(base), updates, Some(&pull.digest), &mut changes);
+            let staged = mirror.stage(0, pull.through, Some(base), updates, Some(&pull.digest));
             assert!(staged.is_ok(), "{staged:?}");
         }
         return;
     }
     let mut after = pull.from;
-    for (index, (seq, half)) in pull.halves.iter().enumerate() {
+    for (index, (seq, half)) in halves.iter().enumerate() {
         if part == Some(index) {
             return;
         }
@@ -173,6 +174,18 @@ fn read(journal: &Journal, mirror: &mut Mirror, part: Option<usize>) {
         let digest = Some(&pull.digest);
         assert_eq!(mirror.apply(after, pull.through, pull.horizon, Vec::new(), digest, &mut changes), Ok(()));
     }
+}
+
+/// Reads on to the end.
+fn finish(journal: &mut Journal, reading: ReadingId) -> Vec<(u64, Arc<Half>)> {
+    let mut halves = Vec::new();
+    let more = journal.read_on(reading, |seq, half| {
+        halves.push((seq, Arc::clone(half)));
+        true
+    });
+    assert!(!more, "it was read to the end");
+    journal.end_reading(reading);
+    halves
 }
 
 fn recount(journal: &Journal) -> (Tally, Digest) {
@@ -208,12 +221,12 @@ proptest! {
             prop_assert_eq!(journal.digest(), &digest);
             prop_assert_eq!(tally.opened, journal.live_len() as u64 + journal.settling_len() as u64 + tally.settled_total());
             match op {
-                Op::Read => read(&journal, &mut mirror, None),
-                Op::ReadPart(part) => read(&journal, &mut mirror, Some(part)),
+                Op::Read => read(&mut journal, &mut mirror, None),
+                Op::ReadPart(part) => read(&mut journal, &mut mirror, Some(part)),
                 _ => {}
             }
         }
-        read(&journal, &mut mirror, None);
+        read(&mut journal, &mut mirror, None);
         prop_assert_eq!(mirror.tally(), journal.tally());
         prop_assert_eq!(mirror.digest(), journal.digest());
         prop_assert_eq!(mirror.live_len(), journal.live_len() as u64);
@@ -227,5 +240,44 @@ proptest! {
             prop_assert_eq!(copy.end.as_ref().map(|e| &e.value), half.end.as_ref().map(|e| &e.value));
             prop_assert_eq!(copy.traffic, half.traffic);
         }
+    }
+
+    /// A reading that is taken up now and then yields what the feed held when it began, whatever opened,
+    /// changed and was evicted meanwhile; and nothing is kept once it is over.
+    #[test]
+    fn a_reading_is_of_the_instant_it_began(
+        before in prop::collection::vec(op(), 1..80),
+        meanwhile in prop::collection::vec(op(), 1..80),
+        stretch in 1_usize..6,
+        from in 0_u64..40,
+    ) {
+        let mut journal = Journal::default();
+        let mut opened = BTreeSet::new();
+        let mut step = |journal: &mut Journal, op| match op {
+            Op::Open(id) if !opened.insert(id) => {}
+            op => apply(journal, op),
+        };
+        before.into_iter().for_each(|op| step(&mut journal, op));
+        let expected: Vec<(u64, Half)> =
+            journal.feed.range(from + 1..).map(|(seq, half)| (*seq, Half::clone(half))).collect();
+        let reading = journal.begin_reading(from);
+        let mut read = Vec::new();
+        let mut take = |journal: &mut Journal| {
+            let mut left = stretch;
+            journal.read_on(reading, |seq, half| {
+                read.push((seq, Half::clone(half)));
+                left -= 1;
+                left > 0
+            })
+        };
+        for op in meanwhile {
+            take(&mut journal);
+            step(&mut journal, op);
+        }
+        while take(&mut journal) {}
+        journal.end_reading(reading);
+        prop_assert_eq!(journal.readings(), 0);
+        let shown = |halves: &[(u64, Half)]| format!("{halves:?}");
+        prop_assert_eq!(shown(&read), shown(&expected));
     }
 }

@@ -117,3 +117,59 @@ fn an_age_is_not_the_difference_of_two_times_of_day() {
     let end = &half.end.as_ref().unwrap().value;
     assert_eq!((end.age, end.suspended, end.at), (Duration::from_secs(5), Duration::ZERO, later.wall));
 }
+
+/// what is shown of the books is of one instant, although nobody holds them for as long as that takes.
+#[test]
+fn audits_and_counters_hold_while_thousands_come_and_go() {
+    let ledger = Ledger::new(FRONT, Role::Front, LedgerLimits::default(), Rhythm::default());
+    let shared = crate::SharedLedger::new(ledger);
+    let at = now(Duration::ZERO);
+    for id in 0..5_000 {
+        shared.open_front(ConnectionId(id), accept(), at).unwrap();
+    }
+    let others: Vec<_> = (0..2_u64)
+        .map(|thread| {
+            let shared = shared.clone();
+            std::thread::spawn(move || {
+                for id in 0..3_000 {
+                    let (old, new) = (id * 2 % 5_000 + thread, 10_000 + id * 2 + thread);
+                    shared.open_front(ConnectionId(new.into()), accept(), at).unwrap();
+                    let step = [Change::Phase(Phase::InitialData, None)];
+                    shared.record(front_key(new), step, at).unwrap();
+                    shared
+                        .close(front_key(old), crate::rig::ending(Role::Front, Reason::ClientReset), at)
+                        .ok();
+                }
+            })
+        })
+        .collect();
+    while others.iter().any(|other| !other.is_finished()) {
+        let audit = shared.audit(at);
+        assert!(audit.balanced, "{audit:#?}");
+        let counters = shared.counters(at);
+        assert_eq!(counters.phases.values().sum::<u64>(), counters.connected_clients);
+        assert_eq!(counters.tally.opened - counters.tally.closed, counters.connected_clients);
+        let running = shared.running_counters(at);
+        assert_eq!(running.tally.opened - running.tally.closed, running.connected_clients);
+    }
+    others.into_iter().for_each(|other| other.join().unwrap());
+    assert!(shared.audit(at).balanced);
+}
+
+/// Whoever finds the books held is counted; whoever does not, is not.
+#[test]
+fn waits_for_the_books_are_counted() {
+    let ledger = Ledger::new(FRONT, Role::Front, LedgerLimits::default(), Rhythm::default());
+    let shared = crate::SharedLedger::new(ledger);
+    shared.settling();
+    assert_eq!(shared.waits(), 0);
+    let held = shared.hold();
+    let other = shared.clone();
+    let waiter = std::thread::spawn(move || other.settling());
+    while shared.waits() == 0 {
+        std::thread::yield_now();
+    }
+    drop(held);
+    waiter.join().unwrap();
+    assert_eq!(shared.waits(), 1);
+}

@@ -2,10 +2,10 @@
 //!
 //! *Owns* the judgement. *Never* changes the world. *Invariant*: each violation names the law it broke.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ledger::{Attempt, ConnectionId, Half, Heading, Role, SettledFrom, Termination};
+use ledger::{Attempt, ConnectionId, Half, Heading, Ledger, Now, Role, SettledFrom, Termination};
 
 use crate::Channel;
 use crate::world::{FRONT, INNERS, World};
@@ -36,6 +36,11 @@ impl World {
         }
         if audit.alarms.drift_detected > 0 && self.scenario.channel != Channel::Corrupt {
             return self.fail(format!("process {at}: drift"));
+        }
+        let walked = live_connections(ledger, now);
+        if let Some(counted) = ledger.live_connections().filter(|counted| *counted != walked) {
+            return self
+                .fail(format!("process {at}: {counted} live connections counted, {walked} walked over"));
         }
         if ledger.closed_records() > limits.closed_records {
             self.fail(format!("process {at}: retains {} closed halves", ledger.closed_records()));
@@ -219,4 +224,15 @@ fn facts(half: &Half) -> String {
     format!(
         "{key:?} {role:?} {front_instance} {opened_seq} {phase:?} {half_closed:?} {log:?} {log_dropped} {traffic:?} {groups:?} {end:?}"
     )
+}
+
+/// Connections with a live half, as a list shows them: half by half.
+fn live_connections(ledger: &Ledger, now: Now) -> u64 {
+    let halves = ledger.walk(None, Heading::Newer, usize::MAX, now).halves;
+    let told = |instance| ledger.standing(instance, now).is_some_and(|standing| standing.in_step);
+    let live = halves
+        .iter()
+        .map(|known| &known.half)
+        .filter(|half| half.is_live() && (half.key.instance == ledger.instance() || told(half.key.instance)));
+    live.map(|half| half.key.connection).collect::<BTreeSet<_>>().len() as u64
 }

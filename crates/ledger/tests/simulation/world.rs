@@ -16,6 +16,8 @@ use crate::{Channel, Scenario};
 
 pub(crate) const FRONT: usize = 0;
 pub(crate) const INNERS: [usize; 2] = [1, 2];
+/// Halves looked at in one go, where the work may be parted.
+const PART: usize = 16;
 
 /// What may happen at a time.
 #[derive(Debug)]
@@ -28,6 +30,12 @@ pub(crate) enum Event {
         life: InstanceId,
         session: SessionKey,
         message: Box<Message>,
+    },
+    /// A process goes on with what a snapshot changed.
+    ReceiveOn {
+        at: usize,
+        life: InstanceId,
+        session: SessionKey,
     },
     /// A dial's Hello reaches smartproxy.
     Hello {
@@ -186,6 +194,7 @@ impl World {
         match event {
             Event::Tick(at) => self.tick(at),
             Event::Control { to, life, session, message } => self.deliver(to, life, session, *message),
+            Event::ReceiveOn { at, life, session } => self.receive_on(at, life, session),
             Event::Hello { from, hello, link } => self.hello(from, &hello, link),
             Event::Answer { to, number, hello, link } => self.answer(to, number, &hello, link),
             Event::Broken { at, session } => self.broken(at, session, SessionEnd::Lost),
@@ -215,7 +224,7 @@ impl World {
         }
         let now = self.processes[at].now(self.time);
         if let Some(ledger) = &mut self.processes[at].ledger {
-            ledger.tick(now);
+            while ledger.tick_part(now, PART) {}
         }
         self.pump(at);
         self.check_step(at);
@@ -316,14 +325,35 @@ impl World {
         }
         let now = self.processes[to].now(self.time);
         let Some(ledger) = &mut self.processes[to].ledger else { return };
-        if let Err(why) = ledger.receive(session, message, now) {
-            self.session_over(to, session, why);
+        match ledger.receive_part(session, message, now) {
+            Ok(true) => self.after(Duration::from_millis(1), Event::ReceiveOn { at: to, life, session }),
+            Ok(false) => {}
+            Err(why) => self.session_over(to, session, why),
         }
         self.pump(to);
         self.delivered += 1;
         if self.delivered.is_multiple_of(16) {
             self.check_step(to);
         }
+    }
+
+    /// Looks at a few more halves for the sake of a snapshot. Connections go on in between.
+    fn receive_on(&mut self, at: usize, life: InstanceId, session: SessionKey) {
+        if self.processes[at].instance != life {
+            return;
+        }
+        let now = self.processes[at].now(self.time);
+        let stopped = self.processes[at].stopped;
+        let Some(ledger) = &mut self.processes[at].ledger else { return };
+        if stopped {
+            return self.after(Duration::from_millis(50), Event::ReceiveOn { at, life, session });
+        }
+        match ledger.receive_on(session, PART, now) {
+            Ok(true) => self.after(Duration::from_millis(1), Event::ReceiveOn { at, life, session }),
+            Ok(false) => self.check_step(at),
+            Err(why) => self.session_over(at, session, why),
+        }
+        self.pump(at);
     }
 
     /// One side's session ended: the stream goes down for both, sooner or later.
