@@ -82,6 +82,11 @@ impl RunArguments {
         self.only.is_empty() || self.only.iter().any(|only| only.eq_ignore_ascii_case(id))
     }
 
+    /// Is this section wanted? A quick run has none.
+    pub(crate) fn wants_section(&self, name: &str) -> bool {
+        if self.only.is_empty() { !self.quick } else { self.wants(name) }
+    }
+
     /// Where our programs are, each with its name.
     pub(crate) fn binaries(&self) -> Vec<(String, PathBuf)> {
         let named = |text: &String| match text.split_once('=') {

@@ -11,6 +11,7 @@
 //! exit code 1.
 
 mod accounting;
+mod admin;
 mod arguments;
 mod backend;
 mod certificate;
@@ -24,11 +25,13 @@ mod probe;
 mod report;
 mod results;
 mod run;
+mod section;
 mod stage;
 mod stats;
 mod subject;
 mod table;
 mod targets;
+mod watcher;
 mod workload;
 
 use std::process::ExitCode;

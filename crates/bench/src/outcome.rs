@@ -68,6 +68,9 @@ impl Outcome {
             let first = self.first_loss.as_deref().unwrap_or("unknown");
             return Some(format!("{} lost, first: {first}", self.lost));
         }
+        if let Some((words, count)) = self.refusals.first_key_value() {
+            return Some(format!("{count} refused: {words}"));
+        }
         (self.units <= 0.0).then(|| "no work was done".to_owned())
     }
 }
@@ -83,6 +86,8 @@ mod tests {
         assert!((good.cost() - 2.5).abs() < 1e-9 && (good.rate() - 2.0).abs() < 1e-9);
         let lossy = Outcome { lost: 1, first_loss: Some("reset".into()), ..good };
         assert_eq!(lossy.failure().as_deref(), Some("1 lost, first: reset"));
+        let refused = Outcome { refusals: [("late".to_owned(), 3)].into(), lost: 0, ..lossy };
+        assert_eq!(refused.failure().as_deref(), Some("3 refused: late"));
         assert_eq!(Outcome::default().failure().as_deref(), Some("no work was done"));
     }
 

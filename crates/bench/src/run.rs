@@ -13,6 +13,7 @@ use crate::arguments::{Peers, RunArguments};
 use crate::output::{line, progress};
 use crate::report::{self, page, surroundings};
 use crate::results::{Cell, Row, Table};
+use crate::section::{self, Plan};
 use crate::stage::{Stage, minutes};
 use crate::subject::Subject;
 use crate::table::{Text, percent};
@@ -61,6 +62,17 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool> {
             texts.push(text);
         }
         failed.extend(table.failures());
+    }
+    let plan = Plan { stage: &stage, rounds, builds: &binaries };
+    let sections = section::ALL.into_iter().filter(|section| arguments.wants_section(section.name));
+    for section in sections {
+        let findings = section.run(&plan);
+        for text in findings.tables {
+            line(text.aligned());
+            texts.push(text);
+        }
+        failed.extend(findings.failures);
+        progress(format!("{} {}", minutes(start), section.name));
     }
     if let Some(file) = &arguments.write {
         let text = written(&stage, &texts, &subjects, &profile);

@@ -270,7 +270,8 @@ impl Stage {
     }
 }
 
-fn generator_core(terms: &Terms) -> Option<usize> {
+/// The core of the generator: the one beside the proxies'.
+pub(crate) fn generator_core(terms: &Terms) -> Option<usize> {
     terms.core.map(|core| core + 1)
 }
 

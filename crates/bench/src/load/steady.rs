@@ -65,6 +65,8 @@ impl Metronome {
 pub(super) async fn requests(arguments: &Rc<LoadArguments>, shared: &Rc<Shared>) -> Result<Outcome> {
     let opener = Rc::new(Opener::new(arguments)?);
     let bytes: Rc<[u8]> = request(arguments).into();
+    let patience = Duration::from_secs_f64(arguments.patience);
+    let late = Rc::new(RefCell::new(0));
     let mut senders = Vec::new();
     let mut tasks = JoinSet::new();
     for _ in 0..arguments.connections {
@@ -72,9 +74,13 @@ pub(super) async fn requests(arguments: &Rc<LoadArguments>, shared: &Rc<Shared>)
         senders.push(sender);
         let (mut connection, _) = opener.open().await?;
         connection.get(&bytes, |_| ()).await?;
-        let (opener, bytes, counts) = (opener.clone(), bytes.clone(), shared.clone());
+        let (opener, bytes, counts, late) = (opener.clone(), bytes.clone(), shared.clone(), late.clone());
         tasks.spawn_local(async move {
             while let Some(moment) = due.recv().await {
+                if moment.elapsed() > patience {
+                    *late.borrow_mut() += 1;
+                    continue;
+                }
                 match connection.get(&bytes, |_| ()).await {
                     Ok(_) => {
                         counts.did(1.0);
@@ -111,7 +117,9 @@ pub(super) async fn requests(arguments: &Rc<LoadArguments>, shared: &Rc<Shared>)
         shared.lose(&Error::msg(format!("{} connections did not answer within {PATIENCE:?}", tasks.len())));
     }
     let outcome = shared.close(window)?;
-    Ok(Outcome { offered, ..shared.add_to(outcome) })
+    let late = late.take();
+    let refusals = (late > 0).then(|| ("the client lost patience".to_owned(), late)).into_iter().collect();
+    Ok(Outcome { offered, refusals, ..shared.add_to(outcome) })
 }
 
 /// Connections as they become due, one request each, with a client's patience. A refusal is an answer here, not a loss.

@@ -26,6 +26,7 @@ pub(super) fn two_hops(terms: &Terms, certificate: &Certificate, directory: &Pat
     ssl_preread on;
     proxy_protocol on;
     proxy_timeout 1h;
+    proxy_half_close on;
     proxy_pass {HOP};
   }}
 }}
@@ -70,6 +71,7 @@ fn passthrough() -> String {
     listen {PASSTHROUGH} backlog=4096;
     ssl_preread on;
     proxy_timeout 1h;
+    proxy_half_close on;
     proxy_pass $target;
   }}
 }}
