@@ -62,6 +62,11 @@ impl Outcome {
         (self.own_us + self.backend_us) / (self.seconds * 1e6)
     }
 
+    /// The share of a core that generator or backend used, whichever used more.
+    pub(crate) fn busiest(&self) -> f64 {
+        self.own_us.max(self.backend_us) / (self.seconds * 1e6)
+    }
+
     /// Why this is not a figure, if it is not.
     pub(crate) fn failure(&self) -> Option<String> {
         if self.lost > 0 {

@@ -52,6 +52,10 @@ pub(crate) fn rates(table: &Table) -> Text {
     let subjects = present(table);
     let mut head = vec!["work"];
     head.extend(subjects.iter().map(|subject| subject.title()));
+    let compares = subjects.contains(&Subject::Direct) && subjects.contains(&Subject::Ours);
+    if compares {
+        head.push("ours / direct");
+    }
     let mut text = Text::new("Units per second, and busy µs of the whole machine per unit", &head);
     let mut any_full = false;
     for row in &table.rows {
@@ -68,6 +72,11 @@ pub(crate) fn rates(table: &Table) -> Text {
                 any_full |= around > FULL;
                 format!("{mark}{} ({})", number(rate), number(machine))
             }));
+        }
+        if compares {
+            let rate = |subject| row.cells.get(&subject).and_then(|cell| cell.rate(|r| r.per_second));
+            let share = rate(Subject::Ours).zip(rate(Subject::Direct)).map(|(ours, direct)| ours / direct);
+            cells.push(share.map_or(String::new(), percent));
         }
         if any {
             text.rows.push(cells);

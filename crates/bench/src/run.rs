@@ -22,7 +22,7 @@ use crate::workload::{self, Extent, Workload};
 /// Measures what is asked for; `false` if something failed.
 pub(crate) fn run(arguments: &RunArguments) -> Result<bool> {
     let (extent, rounds, seconds) =
-        if arguments.quick { (Extent::Quick, 1, 1.0) } else { (Extent::Full, 3, 2.0) };
+        if arguments.quick { (Extent::Quick, 1, 0.7) } else { (Extent::Full, 3, 2.0) };
     let rounds = arguments.rounds.unwrap_or(rounds);
     let seconds = arguments.seconds.unwrap_or(seconds);
     let binaries = arguments.binaries();

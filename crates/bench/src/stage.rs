@@ -55,13 +55,14 @@ pub(crate) struct Rate {
     pub per_second: f64,
     /// Busy microseconds of the whole machine per unit.
     pub machine: f64,
-    /// The share of a core that generator and backend took together.
+    /// The share of their core that generator and backend took together, or of a core each where they may use any.
     pub around: f64,
 }
 
 impl Rate {
-    pub(crate) fn of(outcome: &Outcome) -> Self {
-        Self { per_second: outcome.rate(), machine: outcome.machine(), around: outcome.around() }
+    pub(crate) fn of(outcome: &Outcome, terms: &Terms) -> Self {
+        let around = if terms.core.is_some() { outcome.around() } else { outcome.busiest() };
+        Self { per_second: outcome.rate(), machine: outcome.machine(), around }
     }
 }
 
@@ -137,12 +138,12 @@ impl Stage {
                 let kind = clap::ValueEnum::to_possible_value(kind).context("a kind")?;
                 let outcome = self.load(&running, &terms, workload.service, kind.get_name(), &words)?;
                 check(&outcome, *handshakes)?;
-                vec![Figure { value: outcome.cost(), rate: Some(Rate::of(&outcome)) }]
+                vec![Figure { value: outcome.cost(), rate: Some(Rate::of(&outcome, &terms)) }]
             }
             Work::Http2 { connections, streams } => {
                 let outcome = self.http2(&running, &terms, *connections, *streams)?;
                 check(&outcome, Handshakes::Any)?;
-                vec![Figure { value: outcome.cost(), rate: Some(Rate::of(&outcome)) }]
+                vec![Figure { value: outcome.cost(), rate: Some(Rate::of(&outcome, &terms)) }]
             }
             Work::Latency { rate, connections } => {
                 let words = ["--connections", &connections.to_string(), "--rate", &rate.to_string()];
@@ -150,7 +151,7 @@ impl Stage {
                 let outcome = self.load(&running, &terms, workload.service, "steady", &words)?;
                 check(&outcome, Handshakes::Any)?;
                 let latency = outcome.latency.context("no latencies")?;
-                let figure = |value| Figure { value, rate: Some(Rate::of(&outcome)) };
+                let figure = |value| Figure { value, rate: Some(Rate::of(&outcome, &terms)) };
                 vec![figure(latency.p50), figure(latency.p99)]
             }
             Work::Idle { connections, passthrough } => {

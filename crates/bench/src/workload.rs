@@ -96,7 +96,7 @@ pub(crate) fn all(extent: Extent) -> Vec<Workload> {
     for (direction, streams) in
         [(Direction::Down, 1), (Direction::Up, 1), (Direction::Down, 8), (Direction::Up, 8)]
     {
-        list.push(bulk(direction, streams));
+        list.push(bulk(direction, streams, extent));
     }
     list.push(closed(
         "W3",
@@ -148,14 +148,16 @@ fn connections() -> Workload {
     }
 }
 
-fn bulk(direction: Direction, streams: usize) -> Workload {
+fn bulk(direction: Direction, streams: usize, extent: Extent) -> Workload {
+    // One transfer: long enough that its connection does not matter, short enough to be finished after the window.
+    let bytes = if extent == Extent::Full { "268435456" } else { "16777216" };
     let (word, service) = match direction {
         Direction::Down => ("down", Service::Source),
         Direction::Up => ("up", Service::Sink),
     };
     let plural = if streams == 1 { "" } else { "s" };
     let row = format!("W2 passthrough {word}, {streams} stream{plural}");
-    let more = ["--direction", word, "--bytes", "268435456"];
+    let more = ["--direction", word, "--bytes", bytes];
     Workload { service, ..closed("W2", &row, Unit::Megabyte, Kind::Bulk, streams, &more) }
 }
 
