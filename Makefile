@@ -13,6 +13,10 @@ SEEDS ?= 5000
 ROUNDS ?= 300
 SECONDS_IDLE ?= 600
 LIVE ?= 100000
+# make bench QUICK=1 ONLY=W3,memory SKIP_PEERS=1 BENCH_ARGS='--rounds 5'; the page is written by a full run of release binaries alone
+BENCH_PROFILE ?= release
+BENCH_DIR = target/$(if $(filter dev,$(BENCH_PROFILE)),debug,$(BENCH_PROFILE))
+BENCH_WRITE = $(if $(QUICK)$(ONLY)$(SKIP_PEERS)$(BENCH_ARGS)$(filter-out release,$(BENCH_PROFILE)),,--write docs/performance.md)
 
 .PHONY: help
 help: ## List the verbs.
@@ -65,6 +69,12 @@ bench-holds: ## The longest holds of the books at LIVE connections, and the cont
 	LIVE=$(LIVE) $(CARGO) bench --locked -p ledger --bench holds
 	$(CARGO) bench --locked -p control --bench channel
 
+.PHONY: bench
+bench: peers ## What work costs beside HAProxy and nginx; QUICK=1, ONLY=W3,memory, SKIP_PEERS=1.
+	$(CARGO) build --locked --profile $(BENCH_PROFILE) -p smartproxy -p networkproxy -p bench
+	$(BENCH_DIR)/bench run --bin-dir $(BENCH_DIR) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
+	  $(if $(SKIP_PEERS),--peers none) $(BENCH_WRITE) $(BENCH_ARGS)
+
 .PHONY: static
 static: ## Static glibc binaries for the container image.
 	env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS \
@@ -91,6 +101,20 @@ clients:
 	 if [ -n "$$missing" ]; then \
 	   as_root=""; [ "$$(id -u)" = 0 ] || as_root=sudo; \
 	   $$as_root apt-get update -q && DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -qy $$missing; \
+	 fi
+
+# What `make bench` measures itself against, and h2load; Debian's packages. What cannot be had is left out, and said.
+.PHONY: peers
+peers:
+	@missing=""; \
+	 command -v haproxy >/dev/null || missing="$$missing haproxy"; \
+	 command -v nginx >/dev/null && [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] \
+	   || missing="$$missing nginx libnginx-mod-stream"; \
+	 command -v h2load >/dev/null || missing="$$missing nghttp2-client"; \
+	 if [ -n "$$missing" ]; then \
+	   as_root=""; [ "$$(id -u)" = 0 ] || as_root=sudo; \
+	   $$as_root apt-get update -q && DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -qy $$missing \
+	     || echo "could not install:$$missing"; \
 	 fi
 
 .PHONY: components

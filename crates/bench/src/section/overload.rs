@@ -1,0 +1,145 @@
+//! Three times what can be done is asked for: how much is still done, what is refused and why, and whether an operator
+//! still gets answers.
+//!
+//! Never retries in place of a client: each has its own deadline and goes away. Afterwards the books must balance.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use control::api::messages::Reason;
+
+use super::{Findings, Ours, Plan};
+use crate::admin::Admin;
+use crate::layout::Service;
+use crate::outcome::Outcome;
+use crate::stage::check;
+use crate::table::{Text, number, percent};
+use crate::watcher::{Questions, Seen, Watcher};
+use crate::workload::Handshakes;
+
+/// What is asked for, over what can be done.
+const TIMES: f64 = 3.0;
+/// What a generator may hold open: descriptors.
+const CLIENTS: &str = "8000";
+/// How long a client waits.
+const PATIENCE: &str = "2";
+
+struct Case {
+    row: &'static str,
+    peak: (&'static str, &'static [&'static str]),
+    flood: &'static str,
+    clients: &'static str,
+}
+
+const CASES: [Case; 2] = [
+    Case {
+        row: "new TLS connections",
+        peak: ("handshakes", &["--connections", "32"]),
+        flood: "arrivals",
+        clients: CLIENTS,
+    },
+    Case { row: "requests", peak: ("requests", &["--connections", "64"]), flood: "steady", clients: "512" },
+];
+
+pub(super) fn run(plan: &Plan<'_>) -> Result<Findings> {
+    let mut table = Text::new(
+        format!("Overload: {TIMES} × the peak is offered, clients wait {PATIENCE} s, 1 thread"),
+        &[
+            "work",
+            "peak /s",
+            "offered /s",
+            "done /s",
+            "goodput",
+            "latency p50 / p99 ms",
+            "GetStatus p50 / p99 ms",
+            "first page p50 / p99 ms",
+            "oldest heartbeat",
+        ],
+    );
+    let mut findings = Findings::default();
+    for case in &CASES {
+        if let Err(error) = one(plan, case, &mut table, &mut findings.failures) {
+            findings.failures.push(format!("overload, {}: {error:#}", case.row));
+        }
+    }
+    findings.tables.push(table);
+    Ok(findings)
+}
+
+fn one(plan: &Plan<'_>, case: &Case, table: &mut Text, failures: &mut Vec<String>) -> Result<()> {
+    let ours = Ours::start(plan.stage, plan.stage.terms(1, false))?;
+    let admin = Admin::connect()?;
+    let peak = ours.load(Service::Http, case.peak.0, case.peak.1)?;
+    check(&peak, Handshakes::Any).context("the peak")?;
+    let before = settled(&admin)?;
+    let watcher = Watcher::start(Questions::Few, ours.generator_core());
+    let seconds = (plan.stage.seconds * 3.0).to_string();
+    let rate = (peak.rate() * TIMES).to_string();
+    let more =
+        ["--rate", &rate, "--seconds", &seconds, "--connections", case.clients, "--patience", PATIENCE];
+    let flood = ours.load(Service::Http, case.flood, &more);
+    let seen = watcher.finish()?;
+    let flood = flood?;
+    table.rows.push(row(case.row, &peak, &flood, &seen));
+    let client: Vec<String> =
+        flood.refusals.iter().map(|(words, count)| format!("{words}: {count}")).collect();
+    if !client.is_empty() {
+        table.notes.push(format!("{}: not done, as the clients saw it: {}", case.row, client.join(", ")));
+    }
+    if flood.around() > 0.97 {
+        table
+            .notes
+            .push(format!("{}: the generator's core was full, so less was offered than meant.", case.row));
+    }
+    admin.emptied(Duration::from_secs(60))?;
+    for process in 0..2 {
+        let audit = admin.audit(process, Some(Duration::from_secs(30)))?;
+        ensure!(audit.balanced && audit.quiet, "the books do not balance afterwards: {:?}", audit.laws);
+    }
+    let reasons: Vec<String> = settled(&admin)?
+        .into_iter()
+        .map(|(reason, count)| (reason, count - before.get(&reason).copied().unwrap_or(0)))
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| format!("{reason}: {count}"))
+        .collect();
+    table.notes.push(format!(
+        "{}: ends in smartproxy's books: {}; both audits balanced.",
+        case.row,
+        reasons.join(", ")
+    ));
+    if seen.failed > 0 {
+        let first = seen.first_failure.unwrap_or_default();
+        failures.push(format!("overload, {}: {} questions failed, first: {first}", case.row, seen.failed));
+    }
+    Ok(())
+}
+
+fn row(name: &str, peak: &Outcome, flood: &Outcome, seen: &Seen) -> Vec<String> {
+    let milliseconds = |latency: Option<crate::stats::Percentiles>| {
+        latency.map_or(String::new(), |l| format!("{} / {}", number(l.p50 / 1e3), number(l.p99 / 1e3)))
+    };
+    let stale = if seen.stale > 0 { format!(", stale {} times", seen.stale) } else { String::new() };
+    vec![
+        name.to_owned(),
+        number(peak.rate()),
+        number(flood.offered as f64 / flood.seconds),
+        number(flood.rate()),
+        percent(flood.rate() / peak.rate()),
+        milliseconds(flood.latency),
+        milliseconds(seen.status()),
+        milliseconds(seen.first_page()),
+        format!("{:.1} s{stale}", seen.oldest.as_secs_f64()),
+    ]
+}
+
+/// Settled connections of smartproxy by reason.
+fn settled(admin: &Admin) -> Result<BTreeMap<String, u64>> {
+    let own = admin.counters()?.own.context("counters without their own")?;
+    let mut reasons = BTreeMap::new();
+    for count in own.tally.unwrap_or_default().settled {
+        let name = Reason::try_from(count.reason).map_or("unknown", |reason| reason.as_str_name());
+        *reasons.entry(name.trim_start_matches("REASON_").to_lowercase()).or_default() += count.count;
+    }
+    Ok(reasons)
+}
