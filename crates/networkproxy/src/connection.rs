@@ -126,7 +126,8 @@ pub async fn carry(
                 tracked.record(known.chain([Change::Phase(Phase::TlsHandshake, None)]));
                 let shaken = tokio::select! {
                     biased;
-                    shaken = gateway.tls.accept_hop(protocol, socket) => shaken.map_err(Ended::Tls),
+                    // In a box, which goes with the handshake: its state has kilobytes.
+                    shaken = Box::pin(gateway.tls.accept_hop(protocol, socket)) => shaken.map_err(Ended::Tls),
                     order = tracked.closing() => Err(Ended::Ordered(order)),
                     armed = tracked.expired() => Err(Ended::Expired(armed)),
                 };
@@ -168,7 +169,8 @@ pub async fn carry(
 
     // Sockets first, record last.
     let first = Parting { leg: hop, goodbye: left.hop, rest: Vec::new() };
-    let farewell = cleanup_connection(&mut tracked, first, left.target, &gateway.timeouts.farewell()).await;
+    let limits = gateway.timeouts.farewell();
+    let farewell = Box::pin(cleanup_connection(&mut tracked, first, left.target, &limits)).await;
     tracked.finish(farewell.hop, farewell.undelivered + left.undelivered);
 }
 

@@ -53,10 +53,12 @@ pub(crate) async fn serve(app: Arc<App>, socket: TcpStream, remote: SocketAddr, 
     let (mut tracked, leg) = app.manager.create_connection(socket, accept);
     let span = tracked.span(client, &port.name);
 
-    let partings = live(&app, &mut tracked, leg, Ends { client, local }, &port).instrument(span).await;
+    // Each in a box of its own, which goes when it is over: what a connection is not doing takes no memory.
+    let ends = Ends { client, local };
+    let partings = Box::pin(live(&app, &mut tracked, leg, ends, &port)).instrument(span).await;
 
     let Partings { client, other, undelivered, limits } = partings;
-    let farewell = runtime::cleanup_connection(&mut tracked, client, other, &limits).await;
+    let farewell = Box::pin(runtime::cleanup_connection(&mut tracked, client, other, &limits)).await;
     tracked.finish(farewell.hop, farewell.undelivered + undelivered);
 }
 
@@ -177,7 +179,7 @@ async fn relay_to_target(
 
     let until = tracked.next_expiry().unwrap_or(std::time::Duration::MAX);
     let dialled = tokio::select! {
-        dialled = app.dial_target(address, until) => dialled,
+        dialled = Box::pin(app.dial_target(address, until)) => dialled,
         () = left(&client, &initial) => return left_before_connect(tracked, client, None, &bounds.farewell),
         armed = tracked.expired() => {
             return expired(tracked, client, None, &armed, Reason::TargetConnectTimeout, &bounds.farewell);

@@ -70,7 +70,7 @@ pub(crate) async fn forward_to_network_proxy(
     let mut last_tried: Option<ledger::InstanceId> = None;
     let over = loop {
         let full = match app.peers.pick_other_than(last_tried) {
-            Pick::Ready(proxy) => match attempt(app, tracked, &client, ends, state, &initial, &proxy).await {
+            Pick::Ready(proxy) => match Box::pin(attempt(app, tracked, &client, ends, state, &initial, &proxy)).await {
                 Attempted::Through(hop) => {
                     if let Some(held) = held {
                         app.counts.held_for(tracked.clock().active().saturating_sub(held.since));
