@@ -73,7 +73,7 @@ fn route_for(criterion: &mut Criterion) {
         }
         let table = RouteTable::build(&config).expect("no conflicts").inner(1);
         let entry = table.entry("route-0").expect("one entry");
-        let paths = names(routes, |at| format!("/service-{}/", at));
+        let paths = names(routes, |at| format!("/service-{at}/"));
         let mut paths = paths.iter().cycle();
         group.bench_function(BenchmarkId::new("one_host_many_paths", routes), |bencher| {
             bencher.iter(|| {

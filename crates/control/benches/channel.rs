@@ -5,7 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
-#[allow(dead_code, unreachable_pub, reason = "shared with the tests of the channel")]
+#[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "shared with the tests of the channel")]
 #[path = "../tests/channel/harness.rs"]
 mod harness;
 #[allow(dead_code, unreachable_pub, reason = "shared with the ledger's benchmarks")]

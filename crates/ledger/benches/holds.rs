@@ -138,7 +138,7 @@ fn print_row(name: &str, timed: Timed, rounds: Vec<Vec<Duration>>) {
     };
     let worst = sorted(rounds.iter().filter_map(|round| round.iter().max().copied()).collect());
     let (calls, waits) = (sorted(timed.0), sorted(rounds.into_iter().flatten().collect()));
-    let us = |time: Option<&Duration>| time.map_or(0, |time| time.as_micros());
+    let us = |time: Option<&Duration>| time.map_or(0, Duration::as_micros);
     println!(
         "| {name} | {} | {} | {} | {} ({}) | {} |",
         calls.len(),

@@ -131,7 +131,9 @@ mod tests {
             traffic.request_started();
             traffic.request_finished();
         };
-        (0..100).for_each(|id| open(&mut ledger, id * 10));
+        for id in 0..100 {
+            open(&mut ledger, id * 10);
+        }
         let census = ledger.begin_census();
         for step in 0..50 {
             ledger.count_on(census, 3);
@@ -139,7 +141,9 @@ mod tests {
             for id in [step, 99 - step] {
                 ledger.close(front_key(id * 10), ending(Role::Front, Reason::ClientClosed), at).ok();
             }
-            (1..4).for_each(|new| open(&mut ledger, step * 10 + new));
+            for new in 1..4 {
+                open(&mut ledger, step * 10 + new);
+            }
         }
         while ledger.count_on(census, 3) {}
         let sums = ledger.end_census(census);

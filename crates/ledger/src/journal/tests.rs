@@ -257,7 +257,9 @@ proptest! {
             Op::Open(id) if !opened.insert(id) => {}
             op => apply(journal, op),
         };
-        before.into_iter().for_each(|op| step(&mut journal, op));
+        for op in before {
+            step(&mut journal, op);
+        }
         let expected: Vec<(u64, Half)> =
             journal.feed.range(from + 1..).map(|(seq, half)| (*seq, Half::clone(half))).collect();
         let reading = journal.begin_reading(from);

@@ -152,7 +152,9 @@ fn audits_and_counters_hold_while_thousands_come_and_go() {
         let running = shared.running_counters(at);
         assert_eq!(running.tally.opened - running.tally.closed, running.connected_clients);
     }
-    others.into_iter().for_each(|other| other.join().unwrap());
+    for other in others {
+        other.join().unwrap();
+    }
     assert!(shared.audit(at).balanced);
 }
 
