@@ -3,7 +3,7 @@
 //! Never stops at a failure: it is printed in place of a figure, the rest goes on, and the exit code tells.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::results::{Cell, Row, Table};
 use crate::section::{self, Plan};
 use crate::stage::{Stage, minutes};
 use crate::subject::Subject;
-use crate::table::{Text, percent};
+use crate::table::Text;
 use crate::workload::{self, Extent, Workload};
 
 /// Measures what is asked for; `false` if something failed.
@@ -54,9 +54,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool> {
         }
         let table = table(&stage, &workloads, &subjects, threads, rounds, start);
         let mut costs = report::costs(&table);
-        if let Some(quietness) = report::quietness(&table).filter(|_| rounds > 1) {
-            costs.notes.push(format!("The median of all spreads is {}.", percent(quietness)));
-        }
+        costs.notes.extend(report::quietness(&table, rounds));
         for text in [costs, report::rates(&table)] {
             line(text.aligned());
             texts.push(text);
@@ -146,7 +144,7 @@ fn written(stage: &Stage, texts: &[Text], subjects: &[Subject], profile: &str) -
 }
 
 /// The profile by the directory's name, as cargo lays it out.
-fn profile(directory: &PathBuf) -> String {
+fn profile(directory: &Path) -> String {
     match directory.file_name().and_then(|name| name.to_str()) {
         Some("debug") => "dev".to_owned(),
         Some(name) => name.to_owned(),

@@ -2,6 +2,7 @@
 //!
 //! Never fails: what cannot be found out is said to be unknown.
 
+use std::fmt::Write as _;
 use std::process::Command;
 
 use crate::stage::Stage;
@@ -27,7 +28,7 @@ pub(crate) fn configurations(stage: &Stage, terms: &Terms, subjects: &[Subject])
     let mut text = "<details><summary>The exact configurations (for one thread)</summary>\n".to_owned();
     for subject in subjects {
         for (name, content) in stage.files(*subject, terms) {
-            text.push_str(&format!("\n`{name}`\n```\n{content}```\n"));
+            let _ = write!(text, "\n`{name}`\n```\n{content}```\n");
         }
     }
     text + "\n</details>\n"
