@@ -36,8 +36,10 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool> {
     }
     let profile = profile(first);
     line(format!("smartproxy benchmark, profile {profile}, {rounds} × {seconds} s"));
-    if profile != "release" {
-        line("THIS IS NOT A RELEASE BUILD: its figures mean nothing, only that everything works.");
+    let load_average = surroundings::load_average();
+    line(format!("load average before: {load_average}"));
+    if profile == "dev" {
+        line("THIS IS NO RELEASE BUILD: its figures mean nothing, only that everything works.");
     }
     let stage = Stage::set(seconds, first.clone(), arguments.log.clone())?;
     let subjects =
@@ -73,7 +75,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool> {
         progress(format!("{} {}", minutes(start), section.name));
     }
     if let Some(file) = &arguments.write {
-        let text = written(&stage, &texts, &subjects, &profile);
+        let text = written(&stage, &texts, &subjects, &surroundings::facts(&profile, &load_average));
         page::write(file, &text)?;
         line(format!("written to {}", file.display()));
     }
@@ -131,9 +133,8 @@ fn table(
     Table { threads, rows }
 }
 
-fn written(stage: &Stage, texts: &[Text], subjects: &[Subject], profile: &str) -> String {
-    let facts: Vec<String> =
-        surroundings::facts(profile).into_iter().map(|(name, fact)| format!("{name}: {fact}")).collect();
+fn written(stage: &Stage, texts: &[Text], subjects: &[Subject], facts: &[(&str, String)]) -> String {
+    let facts: Vec<String> = facts.iter().map(|(name, fact)| format!("{name}: {fact}")).collect();
     let mut text = format!("Written by `make bench`. {}.\n", facts.join(" · "));
     for table in texts {
         text.push('\n');

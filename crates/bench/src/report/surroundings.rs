@@ -9,18 +9,25 @@ use crate::stage::Stage;
 use crate::subject::{Subject, Terms};
 
 /// Each fact with its name.
-pub(crate) fn facts(profile: &str) -> Vec<(&'static str, String)> {
+pub(crate) fn facts(profile: &str, load_average: &str) -> Vec<(&'static str, String)> {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     vec![
         ("date", said("date", &["-u", "+%Y-%m-%d %H:%M UTC"])),
         ("machine", format!("{}, {cores} cores", processor())),
         ("kernel", said("uname", &["-sr"])),
+        ("load average before", load_average.to_owned()),
         ("revision", said("git", &["describe", "--always", "--dirty", "--abbrev=10"])),
         ("compiler", format!("{}, profile {profile}", said("rustc", &["--version"]))),
         ("HAProxy", said("haproxy", &["-v"])),
         ("nginx", said("nginx", &["-v"])),
         ("h2load", said("h2load", &["--version"])),
     ]
+}
+
+/// What else the machine had to do before, in words.
+pub(crate) fn load_average() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
 }
 
 /// The configurations, collapsed, for a page.
