@@ -49,9 +49,9 @@ impl Window {
     /// Ends now.
     pub(crate) fn close(self) -> Result<Outcome> {
         let wall = self.start.elapsed();
-        let proxy = cpu_of_all(&self.watch.proxy)? - self.proxy;
-        let backend = self.watch.backend.map_or(Ok(Duration::ZERO), cpu)? - self.backend;
-        let own = cpu(std::process::id())? - self.own;
+        let proxy = cpu_of_all(&self.watch.proxy)?.saturating_sub(self.proxy);
+        let backend = self.watch.backend.map_or(Ok(Duration::ZERO), cpu)?.saturating_sub(self.backend);
+        let own = cpu(std::process::id())?.saturating_sub(self.own);
         let machine = Machine::now()?;
         Ok(Outcome {
             seconds: wall.as_secs_f64(),

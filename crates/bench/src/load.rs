@@ -76,7 +76,7 @@ pub(crate) struct LoadArguments {
     #[arg(long, default_value_t = 1)]
     pub connections: usize,
     /// The length of the window.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, overrides_with = "seconds")]
     pub seconds: f64,
     /// How long tasks run before it.
     #[arg(long, default_value_t = 0.2)]

@@ -67,6 +67,13 @@ impl Outcome {
         self.own_us.max(self.backend_us) / (self.seconds * 1e6)
     }
 
+    /// The share of the machine that was neither idle nor ours: other processes, and what the hypervisor took.
+    pub(crate) fn others(&self) -> f64 {
+        let known = self.proxy_us + self.backend_us + self.own_us;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        (self.busy_us + self.stolen_us - known).max(0.0) / (self.seconds * 1e6 * cores as f64)
+    }
+
     /// Why this is not a figure, if it is not.
     pub(crate) fn failure(&self) -> Option<String> {
         if self.lost > 0 {

@@ -5,6 +5,8 @@
 pub(crate) mod page;
 pub(crate) mod surroundings;
 
+use std::fmt::Write as _;
+
 use crate::results::{Cell, Row, Table};
 use crate::stats::median;
 use crate::subject::Subject;
@@ -13,6 +15,8 @@ use crate::targets::Target;
 
 /// Above this share of a core, generator and backend are what limited the rate.
 const FULL: f64 = 0.97;
+/// Above this share of the machine, others disturb what is measured. Interrupts, which belong to nobody, are in it.
+const NOISY: f64 = 0.1;
 
 /// The costs and their verdicts.
 pub(crate) fn costs(table: &Table) -> Text {
@@ -122,9 +126,24 @@ fn spreads(row: &Row, target: Option<Target>) -> String {
     }
 }
 
-/// The median of the spreads of a table: how quiet the machine was.
-pub(crate) fn quietness(table: &Table) -> Option<f64> {
-    let spreads: Vec<f64> =
-        table.rows.iter().flat_map(|row| row.cells.values()).filter_map(Cell::spread).collect();
-    median(&spreads)
+/// How quiet the machine was, in words.
+pub(crate) fn quietness(table: &Table, rounds: usize) -> Option<String> {
+    let cells = || table.rows.iter().flat_map(|row| row.cells.values());
+    let others: Vec<f64> = cells().filter_map(|cell| cell.rate(|rate| rate.others)).collect();
+    let most = others.iter().copied().fold(0.0, f64::max);
+    let middle = median(&others)?;
+    let mut words = format!(
+        "Everything else on this machine took {} of it (median over the cells; {} at most)",
+        percent(middle),
+        percent(most)
+    );
+    if let Some(spread) = median(&cells().filter_map(Cell::spread).collect::<Vec<_>>()).filter(|_| rounds > 1)
+    {
+        let _ = write!(words, "; the median of all spreads is {}", percent(spread));
+    }
+    words.push('.');
+    if middle > NOISY {
+        words.push_str(" THE MACHINE WAS BUSY WITH OTHER WORK: do not trust these figures.");
+    }
+    Some(words)
 }

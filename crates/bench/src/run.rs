@@ -3,7 +3,7 @@
 //! Never stops at a failure: it is printed in place of a figure, the rest goes on, and the exit code tells.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::results::{Cell, Row, Table};
 use crate::section::{self, Plan};
 use crate::stage::{Stage, minutes};
 use crate::subject::Subject;
-use crate::table::{Text, percent};
+use crate::table::Text;
 use crate::workload::{self, Extent, Workload};
 
 /// Measures what is asked for; `false` if something failed.
@@ -36,8 +36,10 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool> {
     }
     let profile = profile(first);
     line(format!("smartproxy benchmark, profile {profile}, {rounds} × {seconds} s"));
-    if profile != "release" {
-        line("THIS IS NOT A RELEASE BUILD: its figures mean nothing, only that everything works.");
+    let load_average = surroundings::load_average();
+    line(format!("load average before: {load_average}"));
+    if profile == "dev" {
+        line("THIS IS NO RELEASE BUILD: its figures mean nothing, only that everything works.");
     }
     let stage = Stage::set(seconds, first.clone(), arguments.log.clone())?;
     let subjects =
@@ -54,9 +56,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool> {
         }
         let table = table(&stage, &workloads, &subjects, threads, rounds, start);
         let mut costs = report::costs(&table);
-        if let Some(quietness) = report::quietness(&table).filter(|_| rounds > 1) {
-            costs.notes.push(format!("The median of all spreads is {}.", percent(quietness)));
-        }
+        costs.notes.extend(report::quietness(&table, rounds));
         for text in [costs, report::rates(&table)] {
             line(text.aligned());
             texts.push(text);
@@ -75,7 +75,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool> {
         progress(format!("{} {}", minutes(start), section.name));
     }
     if let Some(file) = &arguments.write {
-        let text = written(&stage, &texts, &subjects, &profile);
+        let text = written(&stage, &texts, &subjects, &surroundings::facts(&profile, &load_average));
         page::write(file, &text)?;
         line(format!("written to {}", file.display()));
     }
@@ -133,9 +133,8 @@ fn table(
     Table { threads, rows }
 }
 
-fn written(stage: &Stage, texts: &[Text], subjects: &[Subject], profile: &str) -> String {
-    let facts: Vec<String> =
-        surroundings::facts(profile).into_iter().map(|(name, fact)| format!("{name}: {fact}")).collect();
+fn written(stage: &Stage, texts: &[Text], subjects: &[Subject], facts: &[(&str, String)]) -> String {
+    let facts: Vec<String> = facts.iter().map(|(name, fact)| format!("{name}: {fact}")).collect();
     let mut text = format!("Written by `make bench`. {}.\n", facts.join(" · "));
     for table in texts {
         text.push('\n');
@@ -146,7 +145,7 @@ fn written(stage: &Stage, texts: &[Text], subjects: &[Subject], profile: &str) -
 }
 
 /// The profile by the directory's name, as cargo lays it out.
-fn profile(directory: &PathBuf) -> String {
+fn profile(directory: &Path) -> String {
     match directory.file_name().and_then(|name| name.to_str()) {
         Some("debug") => "dev".to_owned(),
         Some(name) => name.to_owned(),

@@ -57,12 +57,14 @@ pub(crate) struct Rate {
     pub machine: f64,
     /// The share of their core that generator and backend took together, or of a core each where they may use any.
     pub around: f64,
+    /// The share of the machine that everything else took: how quiet it was.
+    pub others: f64,
 }
 
 impl Rate {
     pub(crate) fn of(outcome: &Outcome, terms: &Terms) -> Self {
         let around = if terms.core.is_some() { outcome.around() } else { outcome.busiest() };
-        Self { per_second: outcome.rate(), machine: outcome.machine(), around }
+        Self { per_second: outcome.rate(), machine: outcome.machine(), around, others: outcome.others() }
     }
 }
 
@@ -151,7 +153,7 @@ impl Stage {
                 let outcome = self.load(&running, &terms, workload.service, "steady", &words)?;
                 check(&outcome, Handshakes::Any)?;
                 let latency = outcome.latency.context("no latencies")?;
-                let figure = |value| Figure { value, rate: Some(Rate::of(&outcome, &terms)) };
+                let figure = |value| Figure { value, rate: None };
                 vec![figure(latency.p50), figure(latency.p99)]
             }
             Work::Idle { connections, passthrough } => {
@@ -289,7 +291,11 @@ pub(crate) fn check(outcome: &Outcome, handshakes: Handshakes) -> Result<()> {
     match handshakes {
         Handshakes::Full => ensure!(resumed == 0 && full > 0, "{resumed} of {} were resumed", full + resumed),
         Handshakes::Resumed => {
-            ensure!(resumed > 0 && full * 100 <= resumed, "only {resumed} of {} were resumed", full + resumed)
+            ensure!(
+                resumed > 0 && full * 100 <= resumed,
+                "only {resumed} of {} were resumed",
+                full + resumed
+            );
         }
         Handshakes::Any => {}
     }

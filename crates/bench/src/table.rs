@@ -1,5 +1,7 @@
 //! Owns the lay-out of tables: aligned for a terminal, piped for Markdown. Pure.
 
+use std::fmt::Write as _;
+
 /// A table of text.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Text {
@@ -43,7 +45,7 @@ impl Text {
             text.push('\n');
         }
         for note in &self.notes {
-            text.push_str(&format!("  {note}\n"));
+            let _ = writeln!(text, "  {note}");
         }
         text
     }
@@ -53,13 +55,13 @@ impl Text {
         let mut text = format!("**{}**\n\n", self.title);
         for (index, row) in self.lines().enumerate() {
             let cells: Vec<String> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
-            text.push_str(&format!("| {} |\n", cells.join(" | ")));
+            let _ = writeln!(text, "| {} |", cells.join(" | "));
             if index == 0 {
-                text.push_str(&format!("|{}\n", "---|".repeat(row.len())));
+                let _ = writeln!(text, "|{}", "---|".repeat(row.len()));
             }
         }
         for note in &self.notes {
-            text.push_str(&format!("\n{note}\n"));
+            let _ = writeln!(text, "\n{note}");
         }
         text
     }

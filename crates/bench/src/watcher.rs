@@ -58,6 +58,19 @@ impl Seen {
         Percentiles::of(self.round.clone())
     }
 
+    /// What both have seen.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.rounds += other.rounds;
+        self.failed += other.failed;
+        self.first_failure = self.first_failure.take().or(other.first_failure);
+        self.records = other.records;
+        self.status.extend(other.status);
+        self.first_page.extend(other.first_page);
+        self.round.extend(other.round);
+        self.stale += other.stale;
+        self.oldest = self.oldest.max(other.oldest);
+    }
+
     fn note<T>(&mut self, answer: Result<T>) -> Option<T> {
         match answer {
             Ok(answer) => Some(answer),

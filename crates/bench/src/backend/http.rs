@@ -32,7 +32,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> 
                 Wanted::Bytes(count) => send(stream, count).await?,
                 Wanted::Count(count) => receive(stream, count, body as u64).await?,
                 Wanted::Nothing => {
-                    stream.write_all(b"HTTP/1.1 411 Length Required\r\ncontent-length: 0\r\n\r\n").await?
+                    stream.write_all(b"HTTP/1.1 411 Length Required\r\ncontent-length: 0\r\n\r\n").await?;
                 }
             }
             // A body is read to its end, and nobody here pipelines: what is left over is the next request or nothing.

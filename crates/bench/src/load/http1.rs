@@ -11,11 +11,13 @@ const CHUNK: usize = 64 * 1024;
 pub(super) struct Http1<S> {
     stream: S,
     buffer: Vec<u8>,
+    /// How much of it the latest read with the head has filled.
+    filled: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, buffer: Vec::new() }
+        Self { stream, buffer: Vec::new(), filled: 0 }
     }
 
     /// Sends a request without a body; returns the length of the answer's body. `progress` is told of each part of it.
@@ -43,7 +45,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
         }
         self.stream.flush().await?;
         let length = self.answer(|_| ()).await?;
-        let count: u64 = std::str::from_utf8(&self.buffer[self.buffer.len() - length as usize..])?.parse()?;
+        let body = self.filled.checked_sub(length as usize).context("a count in two parts")?;
+        let count: u64 = std::str::from_utf8(&self.buffer[body..self.filled])?.parse()?;
         ensure!(count == bytes, "{count} of {bytes} bytes arrived");
         Ok(())
     }
@@ -51,6 +54,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
     /// What carries it.
     pub(super) fn stream(&self) -> &S {
         &self.stream
+    }
+
+    /// Holds no buffer until the next request.
+    pub(super) fn rest(&mut self) {
+        self.buffer = Vec::new();
     }
 
     /// Says goodbye in order: close_notify, then the end of the stream.
@@ -79,7 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
             progress(read);
         }
         ensure!(have == length, "{have} bytes came instead of {length}");
-        self.buffer.truncate(filled);
+        self.filled = filled;
         Ok(length)
     }
 }

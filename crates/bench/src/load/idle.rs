@@ -21,7 +21,7 @@ const AT_ONCE: usize = 32;
 
 enum Held {
     Passthrough(TcpStream),
-    Tls(Http1<TlsStream<TcpStream>>),
+    Tls(Box<Http1<TlsStream<TcpStream>>>),
 }
 
 /// What every connection sends first.
@@ -48,8 +48,7 @@ pub(super) async fn hold(arguments: &Rc<LoadArguments>, shared: &Rc<Shared>) -> 
     }
     let window = shared.open(&arguments.watch)?;
     output::line("open");
-    // Blocking reads run on a thread of tokio's, which does not matter: nothing is measured in this process.
-    drop(tokio::io::stdin().read_to_end(&mut Vec::new()).await);
+    tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin())).await??;
     for connection in &mut held {
         if let Err(error) = still_there(connection) {
             shared.lose(&error);
@@ -73,7 +72,8 @@ async fn open(arguments: &LoadArguments, first: &First) -> Result<Held> {
     if !arguments.passthrough {
         let (mut connection, _) = first.opener.open().await?;
         connection.get(&first.request, |_| ()).await?;
-        return Ok(Held::Tls(connection));
+        connection.rest();
+        return Ok(Held::Tls(Box::new(connection)));
     }
     let mut stream = dial(arguments.to).await?;
     stream.write_all(&first.hello).await?;

@@ -42,7 +42,7 @@ const CASES: [Case; 2] = [
     Case { row: "requests", peak: ("requests", &["--connections", "64"]), flood: "steady", clients: "512" },
 ];
 
-pub(super) fn run(plan: &Plan<'_>) -> Result<Findings> {
+pub(super) fn run(plan: &Plan<'_>) -> Findings {
     let mut table = Text::new(
         format!("Overload: {TIMES} × the peak is offered, clients wait {PATIENCE} s, 1 thread"),
         &[
@@ -64,7 +64,7 @@ pub(super) fn run(plan: &Plan<'_>) -> Result<Findings> {
         }
     }
     findings.tables.push(table);
-    Ok(findings)
+    findings
 }
 
 fn one(plan: &Plan<'_>, case: &Case, table: &mut Text, failures: &mut Vec<String>) -> Result<()> {
@@ -99,9 +99,10 @@ fn one(plan: &Plan<'_>, case: &Case, table: &mut Text, failures: &mut Vec<String
     }
     let reasons: Vec<String> = settled(&admin)?
         .into_iter()
-        .map(|(reason, count)| (reason, count - before.get(&reason).copied().unwrap_or(0)))
-        .filter(|(_, count)| *count > 0)
-        .map(|(reason, count)| format!("{reason}: {count}"))
+        .filter_map(|(reason, count)| {
+            let new = count - before.get(&reason).copied().unwrap_or(0);
+            (new > 0).then(|| format!("{reason}: {new}"))
+        })
         .collect();
     table.notes.push(format!(
         "{}: ends in smartproxy's books: {}; both audits balanced.",

@@ -23,7 +23,7 @@ const WORK: [(&str, Service, &str, &str); 3] = [
     ("W4 full handshake + GET, µs", Service::Http, "handshakes", "16"),
 ];
 
-pub(super) fn run(plan: &Plan<'_>) -> Result<Findings> {
+pub(super) fn run(plan: &Plan<'_>) -> Findings {
     let mut findings = Findings::default();
     match open_connections(plan) {
         Ok(table) => findings.tables.push(table),
@@ -33,16 +33,16 @@ pub(super) fn run(plan: &Plan<'_>) -> Result<Findings> {
         Ok(table) => findings.tables.push(table),
         Err(error) => findings.failures.push(format!("scaling, threads: {error:#}")),
     }
-    Ok(findings)
+    findings
 }
 
 fn each(ours: &Ours<'_>) -> Result<Vec<Outcome>> {
-    let measure = |(row, service, kind, connections): &(&str, Service, &str, &str)| {
-        let outcome = ours.load(*service, kind, &["--connections", connections]).context(*row)?;
-        check(&outcome, Handshakes::Any).context(*row)?;
+    let measure = |(row, service, kind, connections)| {
+        let outcome = ours.load(service, kind, &["--connections", connections]).context(row)?;
+        check(&outcome, Handshakes::Any).context(row)?;
         Ok(outcome)
     };
-    WORK.iter().map(measure).collect()
+    WORK.into_iter().map(measure).collect()
 }
 
 fn open_connections(plan: &Plan<'_>) -> Result<Text> {
