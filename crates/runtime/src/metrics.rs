@@ -37,6 +37,8 @@ pub fn common_metrics(
     sums(page, &counters);
     control(page, &counters);
     alarms(page, &counters);
+    page.counter("proxy_ledger_waits_total", "Calls that found the books held and had to wait.")
+        .value(manager.ledger().waits());
     let mut opened = page.counter("proxy_connections_opened_total", "Records opened, by listener.");
     for (listener, count) in manager.opened() {
         opened.labelled(&[("listener", &listener)], count);

@@ -14,7 +14,7 @@ use crate::gateway::Gateway;
 /// The page, in the form that the client prefers.
 pub(super) fn page(gateway: &Gateway, id: ConnectionId, asked: &HeaderMap) -> Answer {
     let now = gateway.clock().now();
-    let counters = gateway.manager.ledger().counters(now);
+    let counters = gateway.manager.ledger().running_counters(now);
     let rows = [
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("instance", gateway.instance().to_string()),
