@@ -139,6 +139,7 @@ async fn metrics_have_the_agreed_names_and_say_what_the_books_say() -> Result<()
         "proxy_phase_connections",
         "proxy_control_connected",
         "proxy_control_lag_halves",
+        "proxy_ledger_waits_total",
         "proxy_last_sweep_age_seconds",
         "proxy_build_info",
         "proxy_connections_opened_total",

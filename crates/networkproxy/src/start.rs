@@ -15,8 +15,8 @@ use control::client::{Upstream, UpstreamSettings, UpstreamState};
 use control::{Access, InnerTerms, Plaintext, Reading, Time, TokenFile};
 use ledger::{Ledger, LedgerLimits, Rhythm, Role, SharedLedger};
 use runtime::{
-    AcceptErrors, Bound, Clock, ConnectionManager, DescriptorLimit, Drain, DrainSwitch, Resolver, Sharing, Workers,
-    accept_loop, mint, tasks,
+    AcceptErrors, Bound, Clock, ConnectionManager, DescriptorLimit, Drain, DrainSwitch, Resolver, Sharing,
+    Workers, accept_loop, mint, tasks,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;

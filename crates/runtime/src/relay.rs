@@ -317,7 +317,13 @@ impl Timer<'_> {
             }
             let now = self.clock.active();
             let again = relay.stall_shown_at().map(|at| at.max(now + relay.shown_after()));
-            self.set([tracked.next_expiry(), again, probed_at(relay)].into_iter().flatten().min().unwrap_or(now + FAR));
+            self.set(
+                [tracked.next_expiry(), again, probed_at(relay)]
+                    .into_iter()
+                    .flatten()
+                    .min()
+                    .unwrap_or(now + FAR),
+            );
         }
         Poll::Pending
     }

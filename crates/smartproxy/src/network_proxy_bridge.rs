@@ -70,21 +70,23 @@ pub(crate) async fn forward_to_network_proxy(
     let mut last_tried: Option<ledger::InstanceId> = None;
     let over = loop {
         let full = match app.peers.pick_other_than(last_tried) {
-            Pick::Ready(proxy) => match Box::pin(attempt(app, tracked, &client, ends, state, &initial, &proxy)).await {
-                Attempted::Through(hop) => {
-                    if let Some(held) = held {
-                        app.counts.held_for(tracked.clock().active().saturating_sub(held.since));
+            Pick::Ready(proxy) => {
+                match Box::pin(attempt(app, tracked, &client, ends, state, &initial, &proxy)).await {
+                    Attempted::Through(hop) => {
+                        if let Some(held) = held {
+                            app.counts.held_for(tracked.clock().active().saturating_sub(held.since));
+                        }
+                        return relay_over_hop(tracked, client, hop, &proxy, state, initial).await;
                     }
-                    return relay_over_hop(tracked, client, hop, &proxy, state, initial).await;
+                    Attempted::Over(over, hop) => break (over, hop),
+                    Attempted::Failed(failed) => {
+                        last_failure = failed;
+                        last_tried = Some(proxy.instance);
+                        app.counts.rebridge();
+                        false
+                    }
                 }
-                Attempted::Over(over, hop) => break (over, hop),
-                Attempted::Failed(failed) => {
-                    last_failure = failed;
-                    last_tried = Some(proxy.instance);
-                    app.counts.rebridge();
-                    false
-                }
-            },
+            }
             Pick::Full => true,
             Pick::None => false,
         };
