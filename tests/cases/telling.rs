@@ -132,7 +132,7 @@ async fn a_flood_of_refusals_takes_few_lines_and_is_counted() -> Result<()> {
 /// The metrics have the agreed names, are derived from the books, and carry no label of a client.
 #[tokio::test]
 async fn metrics_have_the_agreed_names_and_say_what_the_books_say() -> Result<()> {
-    const BOTH: [&str; 20] = [
+    const BOTH: [&str; 21] = [
         "proxy_connected_clients",
         "proxy_port_proxy_connections",
         "proxy_settling_connections",
