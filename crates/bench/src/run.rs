@@ -51,10 +51,14 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool> {
     let mut texts = Vec::new();
     let mut failed = Vec::new();
     for threads in threads {
-        if workloads.is_empty() {
-            break;
+        let chosen: Vec<&Workload> = workloads
+            .iter()
+            .filter(|workload| threads == 1 || !arguments.only.is_empty() || workload.with_more_threads())
+            .collect();
+        if chosen.is_empty() {
+            continue;
         }
-        let table = table(&stage, &workloads, &subjects, threads, rounds, start);
+        let table = table(&stage, &chosen, &subjects, threads, rounds, start);
         let mut costs = report::costs(&table);
         costs.notes.extend(report::quietness(&table, rounds));
         for text in [costs, report::rates(&table)] {
@@ -105,7 +109,7 @@ fn subjects(peers: Peers) -> Vec<Subject> {
 
 fn table(
     stage: &Stage,
-    workloads: &[Workload],
+    workloads: &[&Workload],
     subjects: &[Subject],
     threads: usize,
     rounds: usize,
