@@ -30,7 +30,7 @@ pub(crate) fn costs(table: &Table) -> Text {
     for row in &table.rows {
         let mut cells = vec![row.name.clone(), row.unit.text().to_owned()];
         cells.extend(subjects.iter().map(|subject| figure(row.cells.get(subject))));
-        let target = Target::of(&row.name);
+        let target = Target::of(&row.name).filter(|_| table.judged);
         let ratio = target.and_then(|target| target.ratio(|subject| row.figure(subject)));
         cells.push(ratio.map_or(String::new(), |ratio| format!("{ratio:.2}")));
         cells.push(spreads(row, target));

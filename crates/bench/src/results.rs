@@ -74,6 +74,8 @@ impl Row {
 pub(crate) struct Table {
     /// Threads of each process.
     pub threads: usize,
+    /// Its figures are meant to be figures: not those of a quick run.
+    pub judged: bool,
     /// Its rows.
     pub rows: Vec<Row>,
 }

@@ -51,10 +51,15 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool> {
     let mut texts = Vec::new();
     let mut failed = Vec::new();
     for threads in threads {
-        if workloads.is_empty() {
-            break;
+        let chosen: Vec<&Workload> = workloads
+            .iter()
+            .filter(|workload| threads == 1 || !arguments.only.is_empty() || workload.with_more_threads())
+            .collect();
+        if chosen.is_empty() {
+            continue;
         }
-        let table = table(&stage, &workloads, &subjects, threads, rounds, start);
+        let rows = rows(&stage, &chosen, &subjects, threads, rounds, start);
+        let table = Table { threads, judged: !arguments.quick, rows };
         let mut costs = report::costs(&table);
         costs.notes.extend(report::quietness(&table, rounds));
         for text in [costs, report::rates(&table)] {
@@ -103,14 +108,14 @@ fn subjects(peers: Peers) -> Vec<Subject> {
     Subject::ALL.into_iter().filter(wanted).collect()
 }
 
-fn table(
+fn rows(
     stage: &Stage,
-    workloads: &[Workload],
+    workloads: &[&Workload],
     subjects: &[Subject],
     threads: usize,
     rounds: usize,
     start: Instant,
-) -> Table {
+) -> Vec<Row> {
     let mut rows = Vec::new();
     for workload in workloads {
         let mut cells: Vec<BTreeMap<Subject, Cell>> = vec![BTreeMap::new(); workload.rows.len()];
@@ -130,7 +135,7 @@ fn table(
         let named = workload.rows.iter().cloned().zip(cells);
         rows.extend(named.map(|(name, cells)| Row { name, unit: workload.unit, cells }));
     }
-    Table { threads, rows }
+    rows
 }
 
 fn written(stage: &Stage, texts: &[Text], subjects: &[Subject], facts: &[(&str, String)]) -> String {

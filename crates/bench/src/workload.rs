@@ -70,6 +70,18 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
+    /// Is it measured again with more threads? Memory and latency have little to do with them, and the rest of its kind
+    /// would say the same again.
+    pub(crate) fn with_more_threads(&self) -> bool {
+        match (&self.work, self.id) {
+            (Work::Closed { connections, .. }, "W2") => *connections > 1,
+            (Work::Closed { handshakes, .. }, "W4") => *handshakes == Handshakes::Full && !self.alone,
+            (Work::Closed { .. }, "W5") => self.rows[0].contains("1 MiB down"),
+            (Work::Closed { .. } | Work::Http2 { .. }, _) => true,
+            _ => false,
+        }
+    }
+
     /// Does this subject take part?
     pub(crate) fn concerns(&self, subject: Subject) -> bool {
         let passthrough = !matches!(self.service, Service::Http | Service::HttpTls);
