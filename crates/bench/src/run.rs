@@ -62,7 +62,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool> {
         let table = Table { threads, judged: !arguments.quick, rows };
         let mut costs = report::costs(&table);
         costs.notes.extend(report::quietness(&table, rounds));
-        for text in [costs, report::rates(&table)] {
+        let rates = report::rates(&table);
+        for text in [costs, rates].into_iter().filter(|text| !text.rows.is_empty()) {
             line(text.aligned());
             texts.push(text);
         }

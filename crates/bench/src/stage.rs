@@ -18,6 +18,7 @@ use crate::child::{Output, Process};
 use crate::h2load;
 use crate::layout::Service;
 use crate::outcome::Outcome;
+use crate::output::progress;
 use crate::subject::{Running, Subject, Terms};
 use crate::workload::{Handshakes, Work, Workload};
 
@@ -257,7 +258,9 @@ impl Stage {
         connections: usize,
         passthrough: bool,
     ) -> Result<f64> {
-        let before = accounting::memory(&running.pids)?;
+        let each =
+            || -> Result<Vec<u64>> { running.pids.iter().map(|pid| accounting::memory(&[*pid])).collect() };
+        let before = each()?;
         let mut words = vec!["--connections".to_owned(), connections.to_string()];
         if passthrough {
             words.push("--passthrough".to_owned());
@@ -265,11 +268,18 @@ impl Stage {
         let mut generator = self.generator(running, terms, service, "idle", &words)?;
         ensure!(generator.line()? == "open", "the generator said something else");
         std::thread::sleep(SETTLING);
-        let after = accounting::memory(&running.pids)?;
+        let after = each()?;
         drop(generator.stdin());
         let outcome: Outcome = serde_json::from_str(&generator.rest()?)?;
         check(&outcome, Handshakes::Any)?;
-        Ok(after.saturating_sub(before) as f64 / 1024.0 / connections as f64)
+        let grown: Vec<f64> = before
+            .iter()
+            .zip(after)
+            .map(|(before, after)| after.saturating_sub(*before) as f64 / 1024.0 / connections as f64)
+            .collect();
+        let words: Vec<String> = grown.iter().map(|each| format!("{each:.1}")).collect();
+        progress(format!("  {}: {} KiB in its processes", running.title(), words.join(" + ")));
+        Ok(grown.iter().sum())
     }
 }
 

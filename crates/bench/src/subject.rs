@@ -92,6 +92,11 @@ impl Running {
         address(self.subject, service)
     }
 
+    /// The head of its column.
+    pub(crate) const fn title(&self) -> &'static str {
+        self.subject.title()
+    }
+
     /// None of its processes ended by itself.
     pub(crate) fn check(&mut self) -> Result<()> {
         for process in &mut self.processes {
