@@ -379,7 +379,7 @@ async fn a_request_with_a_body_is_never_sent_twice() -> Result<()> {
 /// The pool: connections to a target are used again, counted apart from clients, and given up when idle.
 #[tokio::test]
 async fn target_connections_are_pooled_and_given_up_when_idle() -> Result<()> {
-    let (pair, target) = stage(|setup| setup.inner("pool", "idle_timeout", "700ms")).await?;
+    let (pair, target) = stage(|setup| setup.inner("pool", "idle_timeout", "700ms").inner_workers(1)).await?;
     for _ in 0..5 {
         let mut client = Http::clear(pair.http()).await?;
         assert_eq!(client.get("app.test", "/").await?.status, 200);

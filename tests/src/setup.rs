@@ -71,6 +71,7 @@ pub struct Setup {
     routes: Vec<Route>,
     front: BTreeMap<&'static str, BTreeMap<String, String>>,
     inner: BTreeMap<&'static str, BTreeMap<String, String>>,
+    inner_workers: Option<u32>,
     names: Vec<Vec<&'static str>>,
     self_signed: bool,
     pub(crate) channel: Channel,
@@ -85,6 +86,7 @@ impl Setup {
             routes: routes.into_iter().collect(),
             front: BTreeMap::new(),
             inner: BTreeMap::new(),
+            inner_workers: None,
             names: vec![vec!["app.test"], vec!["other.test", "*.wild.test"]],
             self_signed: false,
             channel: Channel::Direct,
@@ -104,6 +106,12 @@ impl Setup {
     /// Sets a key of a section of networkproxy's file.
     pub fn inner(mut self, section: &'static str, key: &str, value: &str) -> Self {
         self.inner.entry(section).or_default().insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Sets `workers` of networkproxy's file: each has a pool of its own.
+    pub fn inner_workers(mut self, workers: u32) -> Self {
+        self.inner_workers = Some(workers);
         self
     }
 
@@ -194,6 +202,9 @@ impl Setup {
         set("admin", "listen", address.port(port::ADMIN + shift).to_string());
         set("metrics", "listen", address.port(port::INNER_METRICS + shift).to_string());
         let mut text = "version: 1\n".to_owned();
+        if let Some(workers) = self.inner_workers {
+            writeln!(text, "workers: {workers}")?;
+        }
         write_sections(&mut text, &sections);
         write!(text, "certificates:\n  self_signed: {}\n  files:", self.self_signed)?;
         if self.names.is_empty() {

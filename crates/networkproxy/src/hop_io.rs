@@ -207,7 +207,9 @@ impl AsyncWrite for HopIo {
     ) -> Poll<io::Result<usize>> {
         if self.held.until == Until::Read {
             let before = self.held.bytes.len();
-            bytes.iter().for_each(|slice| self.held.bytes.extend_from_slice(slice));
+            for slice in bytes {
+                self.held.bytes.extend_from_slice(slice);
+            }
             return Poll::Ready(Ok(self.held.bytes.len() - before));
         }
         while !self.held.bytes.is_empty() {

@@ -151,6 +151,7 @@ where
     }
 }
 
+#[expect(clippy::type_complexity, reason = "hyper's type; the service in it has no name")]
 fn serve_connection<S>(
     socket: WatchedIo<S>,
     conversation: &Arc<Conversation>,
