@@ -31,13 +31,9 @@ use runtime::{DescriptorLimit, Workers};
 
 use crate::arguments::Arguments;
 
-#[cfg(feature = "mimalloc")]
+/// Chosen by what work costs with it, and by what it gives back after a peak: `docs/performance.md`.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-#[cfg(feature = "jemalloc")]
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
