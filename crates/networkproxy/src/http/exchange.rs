@@ -287,7 +287,6 @@ impl Forwarding<'_> {
     ) -> Result<Result<Response<Incoming>, TrySendError<Request<RequestBody>>>, Failure> {
         let clock = self.conversation.activity.clock();
         let limits = &self.conversation.gateway.timeouts;
-        let idle = self.timeouts.stream_idle();
         let mut sent = pin!(sent);
         let activity = &self.conversation.activity;
         if let Some(response) = self.await_prompt_response(sent.as_mut(), upload).await {
@@ -295,10 +294,7 @@ impl Forwarding<'_> {
         }
         loop {
             let now = clock.active();
-            let armed = match upload.done() {
-                Some(done) => armed(DeadlineName::Response, &limits.response, done),
-                None => armed(DeadlineName::StreamIdle, &idle, upload.progress()),
-            };
+            let armed = self.awaited(upload);
             for armed in [&armed, &self.whole()] {
                 if !armed.limit.is_zero() && armed.expires_at(Duration::ZERO) <= now {
                     activity.await_target(None);
@@ -331,18 +327,14 @@ impl Forwarding<'_> {
         upload: &Upload,
     ) -> Option<F::Output> {
         let limits = &self.conversation.gateway.timeouts;
-        let (response, idle) = (&limits.response, self.timeouts.stream_idle());
-        let all = [response.value, idle.value, limits.request.value];
+        let all = [limits.response.value, self.timeouts.stream_idle().value, limits.request.value];
         if self.conversation.version != HttpVersion::One
             || all.into_iter().any(|limit| !limit.is_zero() && limit <= WATCHED_AFTER)
         {
             return None;
         }
         let activity = &self.conversation.activity;
-        activity.await_target(Some(match upload.done() {
-            Some(done) => armed(DeadlineName::Response, response, done),
-            None => armed(DeadlineName::StreamIdle, &idle, upload.progress()),
-        }));
+        activity.await_target(Some(self.awaited(upload)));
         let until = self.began.saturating_add(WATCHED_AFTER);
         let answered = poll_fn(|cx| match sent.as_mut().poll(cx) {
             Poll::Ready(response) => Poll::Ready(Some(response)),
@@ -354,6 +346,14 @@ impl Forwarding<'_> {
             activity.await_target(None);
         }
         answered
+    }
+
+    /// What the request waits under: while its body moves, that it moves; then the target's answer.
+    fn awaited(&self, upload: &Upload) -> Armed {
+        match upload.done() {
+            Some(done) => armed(DeadlineName::Response, &self.conversation.gateway.timeouts.response, done),
+            None => armed(DeadlineName::StreamIdle, &self.timeouts.stream_idle(), upload.progress()),
+        }
     }
 
     /// What the client is told when a deadline passed before a response began.
