@@ -1,14 +1,22 @@
 //! Admission: smartproxy alone decides, at the door, and a refused connection costs nobody anything.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use e2e::client::http::Http;
 use e2e::client::tls::Tls;
-use e2e::client::{Ending, connect, connect_from, connect_refused, connect_refused_from, echo};
+use e2e::client::{
+    Ending, connect, connect_from, connect_refused, connect_refused_from, connect_refused_with, echo,
+    read_to_end,
+};
+use e2e::setup::port;
 use e2e::target::Target;
 use e2e::wait::{SOON, until};
 use e2e::{Address, Pair, Route, Setup, Which};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 /// one more than `max_connections` is refused with its reason; one less is served again.
 #[tokio::test]
@@ -161,4 +169,69 @@ async fn a_full_networkproxy_is_sent_no_more_than_it_takes() -> Result<()> {
     assert_eq!(counters["own"]["hop_arrivals"]["arrived"], 2);
     drop(clients);
     pair.teardown().await
+}
+
+/// Issue 4, point 7: while for two seconds more clients have come than can be served, those who waited longer than
+/// `accept_queue` are refused at the door, with a record and the rule; others are served meanwhile, the operator gets
+/// answers, and whoever comes afterwards is served.
+#[tokio::test]
+async fn overload_refuses_who_waited_too_long() -> Result<()> {
+    let address = Address::next();
+    let target = Target::echo(address).await?;
+    let route = Route::terminate_tcp("app", target.address()).domain("app.test");
+    let setup = Setup::new([route]).timeout("accept_queue", "50ms").inner_timeout("hop_header", "500ms");
+    let pair = Pair::start(address, setup.misdirected()).await?;
+    let slow = slow_hop(pair.address().port(port::TAP)).await?;
+    let hello = Tls::to("app.test").hello()?;
+    let mut clients = JoinSet::new();
+    let start = Instant::now();
+    // Three times what the slow hop answers.
+    let mut rhythm = tokio::time::interval(Duration::from_millis(10));
+    while start.elapsed() < Duration::from_secs(4) {
+        rhythm.tick().await;
+        for _ in 0..6 {
+            let (to, hello) = (pair.tls(), hello.clone());
+            clients.spawn(async move { connect_refused_with(to, &hello).await });
+        }
+    }
+    let (mut served, mut refused) = (0_u64, Vec::new());
+    for (from, got, ending) in clients.join_all().await.into_iter().collect::<Result<Vec<_>>>()? {
+        match (got.len(), ending) {
+            (0, Ending::Reset) => refused.push(from),
+            _ => served += 1,
+        }
+    }
+    let from = *refused.last().context("somebody was refused")?;
+    assert!(served > 300, "{served} were served");
+    let record = pair.ended_with(from, "overloaded", "smartproxy").await?;
+    assert_eq!(record["termination"]["phase"], "PHASE_ACCEPTED");
+    let rule = &record["termination"]["rule"];
+    assert_eq!((&rule["name"], &rule["limit"]), (&"accept_queue".into(), &"50ms".into()), "{rule:#}");
+    assert!(rule["source"].as_str().is_some_and(|source| source.contains("smartproxy.yaml:")), "{rule:#}");
+    let counters = pair.counters(Which::Smartproxy).await?;
+    let settled = counters["own"]["tally"]["settled"].as_array().context("tallies")?.clone();
+    let count = settled.iter().find(|one| one["reason"] == "REASON_OVERLOADED").context("its tally")?;
+    assert_eq!(count["count"], refused.len(), "each that was refused, and nobody else");
+    // Nobody is refused for it any more.
+    let mut next = connect(pair.tls()).await?;
+    next.write_all(&hello).await?;
+    assert_eq!(next.read_u8().await?, 21);
+    drop((next, slow));
+    pair.teardown().await
+}
+
+/// A hop that answers 200 connections a second, one after the other.
+async fn slow_hop(at: SocketAddr) -> Result<tokio::task::JoinHandle<()>> {
+    let listener = TcpListener::bind(at).await?;
+    Ok(tokio::spawn(async move {
+        let mut rhythm = tokio::time::interval(Duration::from_millis(5));
+        while let Ok((mut socket, _)) = listener.accept().await {
+            rhythm.tick().await;
+            tokio::spawn(async move {
+                socket.write_u8(21).await?;
+                socket.shutdown().await?;
+                read_to_end(&mut socket, SOON).await
+            });
+        }
+    }))
 }

@@ -151,6 +151,8 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Timeouts {
+    /// To wait to be accepted while more come than can be served; `None` = no limit.
+    pub accept_queue: Sourced<Option<Duration>>,
     /// To read an inbound PROXY protocol header.
     pub proxy_header: Sourced<Duration>,
     /// From accept (or the end of the PROXY header) to the routing decision.

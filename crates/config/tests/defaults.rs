@@ -34,6 +34,7 @@ fn a_smartproxy_file_that_says_nothing_means_the_defaults() {
     assert_eq!(config.metrics.listen, address("127.0.0.1:7810"));
     assert_eq!((config.log.level, config.log.format), (LogLevel::Info, LogFormat::Text));
     let timeouts = &config.timeouts;
+    assert_eq!(timeouts.accept_queue, Sourced::by_default(Some(Duration::from_millis(100))));
     assert_eq!(timeouts.proxy_header, seconds(2));
     assert_eq!(timeouts.initial_data, seconds(5));
     assert_eq!(timeouts.connect, seconds(5));

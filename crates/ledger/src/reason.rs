@@ -160,6 +160,7 @@ reasons! {
     LimitPerIp = 37, "limit_per_ip", Refusal, Us, "too many connections from one address", "raise max_connections_per_ip, or look at that client";
     RatePerIp = 38, "rate_per_ip", Refusal, Us, "too many new connections from one address", "raise new_connections_per_ip, or look at that client";
     BlockedByScore = 39, "blocked_by_score", Refusal, Us, "the address was blocked by evidence of abuse", "see the evidence; unblock it if wrong";
+    Overloaded = 40, "overloaded", Refusal, Us, "more new connections came than could be served, and this one had waited too long", "add workers, cores or hosts; timeouts.accept_queue is how long one may wait";
     // Hop, seen by the front.
     NetworkProxyUnavailable = 50, "network_proxy_unavailable", Refusal, Us, "no networkproxy was ready and hold is 0s", "start networkproxy, or set timeouts.hold";
     NetworkProxyFull = 51, "network_proxy_full", Refusal, Us, "every networkproxy was full when hold ended", "raise networkproxy's limits.max_connections or start another";

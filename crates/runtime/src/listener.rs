@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 
 use crate::clock::Clock;
 use crate::fold::Fold;
+use crate::intake::Queue;
 use crate::socket::{Keepalive, set_from_birth};
 use crate::workers::Workers;
 
@@ -139,15 +140,28 @@ impl Bound {
     }
 }
 
-/// Accepts until `drained` is ready; then takes what waits in the queue, and closes the listener.
+/// A client that was accepted.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Its socket.
+    pub socket: TcpStream,
+    /// Where it comes from.
+    pub client: SocketAddr,
+    /// How long it waited for us, where that was too long: to be turned away, at the least cost.
+    pub waited_too_long: Option<Duration>,
+}
+
+/// Accepts until `drained` is ready; then takes what waits in the queue, and closes the listener. With a `queue`,
+/// at the rate at which it can be served.
 ///
 /// `on_accept` is called for each socket and must not wait: it opens the record and spawns the connection.
 pub async fn accept_loop(
     listener: TcpListener,
+    mut queue: Option<Queue>,
     clock: &Clock,
     errors: &AcceptErrors,
     drained: impl Future<Output = ()>,
-    mut on_accept: impl FnMut(TcpStream, SocketAddr),
+    mut on_accept: impl FnMut(Accepted),
 ) {
     let mut drained = std::pin::pin!(drained);
     let log = Fold::every(Duration::from_secs(5));
@@ -156,12 +170,13 @@ pub async fn accept_loop(
         let accepted = tokio::select! {
             biased;
             () = drained.as_mut() => break,
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, queue.as_mut()) => accepted,
         };
         let error = match accepted {
             Ok((socket, client)) => {
                 pause = BACK_OFF.0;
-                on_accept(socket, client);
+                let waited_too_long = queue.as_mut().and_then(|queue| queue.turns_away(&socket));
+                on_accept(Accepted { socket, client, waited_too_long });
                 continue;
             }
             Err(error) => error,
@@ -235,6 +250,13 @@ impl AcceptErrors {
     }
 }
 
+async fn accept(listener: &TcpListener, queue: Option<&mut Queue>) -> io::Result<(TcpStream, SocketAddr)> {
+    match queue {
+        Some(queue) => queue.accept(listener).await,
+        None => listener.accept().await,
+    }
+}
+
 fn bind(address: SocketAddr, sharing: Sharing, keepalive: Option<Keepalive>) -> io::Result<Bound> {
     let others = match sharing {
         Sharing::Exclusive | Sharing::PerWorker(..=1) => {
@@ -281,14 +303,14 @@ fn new_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 
 /// Takes what completed its handshake before we stopped. Straight from the kernel: tokio may not have heard
 /// of it yet.
-fn empty(listener: TcpListener, errors: &AcceptErrors, mut on_accept: impl FnMut(TcpStream, SocketAddr)) {
+fn empty(listener: TcpListener, errors: &AcceptErrors, mut on_accept: impl FnMut(Accepted)) {
     let Ok(listener) = listener.into_std() else { return };
     loop {
         let error = match listener.accept() {
             Ok((socket, client)) => {
                 let adopted = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
                 if let Ok(socket) = adopted {
-                    on_accept(socket, client);
+                    on_accept(Accepted { socket, client, waited_too_long: None });
                 }
                 continue;
             }

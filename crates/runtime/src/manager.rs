@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ledger::{
-    Accept, Arrival, Attempt, ConnectionId, HalfKey, InstanceId, LegName, Now, RecordError, SharedLedger,
-    Traffic,
+    Accept, Arrival, Attempt, ConnectionId, Ending, HalfKey, HopCount, InstanceId, LegName, Now, Observation,
+    RecordError, SharedLedger, Traffic,
 };
 use tokio::net::TcpStream;
 
@@ -44,6 +44,15 @@ struct Live {
     opened: BTreeMap<Arc<str>, u64>,
 }
 
+impl Live {
+    fn count_opened(&mut self, listener: &Arc<str>) {
+        match self.opened.get_mut(listener) {
+            Some(count) => *count += 1,
+            None => drop(self.opened.insert(Arc::clone(listener), 1)),
+        }
+    }
+}
+
 impl ConnectionManager {
     /// The connections whose records are in `ledger`.
     pub fn new(ledger: SharedLedger, clock: Clock) -> Self {
@@ -63,6 +72,25 @@ impl ConnectionManager {
         let tracked = self.track(key, &accept.listener, traffic, now);
         let leg = tracked.leg(socket, LegName::Client, Origin::Accepted);
         (tracked, leg)
+    }
+
+    /// Books a client that is turned away before anything is done for it, `seen` being why, and lets go of its
+    /// socket, which resets it: no task, no deadline, nothing that could be ordered to close.
+    pub fn turn_away(&self, socket: TcpStream, accept: Accept, seen: impl FnOnce() -> Observation) {
+        let listener = Arc::clone(&accept.listener);
+        let (accept, now) = (Arc::new(accept), self.clock().now());
+        let key = loop {
+            let id = mint::connection_id();
+            if self.ledger().open_front(id, Arc::clone(&accept), now).is_ok() {
+                break HalfKey::front(id, self.ledger().instance());
+            }
+        };
+        self.live().count_opened(&listener);
+        drop(socket);
+        let ending = Ending { observations: vec![seen()], hop: HopCount::default(), undelivered: 0 };
+        if let Err(error) = self.ledger().close(key, ending, self.clock().now()) {
+            tracing::error!(id = %key.connection, ?error, "our bug: a record that was just opened could not be closed");
+        }
     }
 
     /// Opens the inner half of a hop socket whose header verified. `read_past` bytes were read from it after
@@ -160,10 +188,7 @@ impl ConnectionManager {
         let slot = Arc::new(CloseSlot::new(opened.mono));
         let mut live = self.live();
         live.slots.insert(key, Arc::clone(&slot));
-        match live.opened.get_mut(listener) {
-            Some(count) => *count += 1,
-            None => drop(live.opened.insert(Arc::clone(listener), 1)),
-        }
+        live.count_opened(listener);
         drop(live);
         TrackedConnection::new(self.clone(), key, traffic, opened, slot)
     }

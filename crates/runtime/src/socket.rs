@@ -79,6 +79,30 @@ impl SendQueue {
     }
 }
 
+/// Clients that a listener has not accepted yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ListenQueue {
+    /// How many wait.
+    pub(crate) waiting: u32,
+    /// How many may: the listen(2) backlog, as capped by the kernel.
+    pub(crate) capacity: u32,
+}
+
+impl ListenQueue {
+    /// Asks the kernel: in `TCP_INFO` of a listener, `unacked` and `sacked` mean this (`tcp_get_info`).
+    pub(crate) fn of(listener: &impl AsFd) -> io::Result<Self> {
+        let info = getsockopt(listener, TcpInfoHead)?;
+        Ok(Self { waiting: u32_at(&info, 24), capacity: u32_at(&info, 28) })
+    }
+}
+
+/// How long ago the last bytes came (`tcpi_last_data_recv`, in milliseconds), or the connection was complete: of
+/// a socket that was just accepted, how long it has waited for that.
+pub(crate) fn quiet_since_last_data(socket: &impl AsFd) -> io::Result<Duration> {
+    let info = getsockopt(socket, TcpInfoHead)?;
+    Ok(Duration::from_millis(u32_at(&info, 52).into()))
+}
+
 /// Sets what a data socket has from birth: linger `{on, 0}`, no delay, keepalive where asked. On a listener
 /// the accepted sockets inherit all of it.
 pub fn set_from_birth(socket: &impl AsFd, keepalive: Option<Keepalive>) -> io::Result<()> {

@@ -7,12 +7,15 @@
 use std::time::Duration;
 
 use config::{Entry, RouteTimeouts, Sourced, Timeouts};
-use ledger::Limit;
+use ledger::{Limit, Rule};
 use runtime::{FarewellLimits, Keepalive, Mode, RelayOptions};
 
 /// The deadlines before an entry is known.
 #[derive(Debug)]
 pub(crate) struct EarlyBounds {
+    /// How long a client may wait to be accepted while more come than can be served, and the rule that says so.
+    pub(crate) accept_queue: Option<Duration>,
+    pub(crate) accept_queue_rule: Rule,
     pub(crate) initial_data: Limit,
     pub(crate) farewell: FarewellLimits,
 }
@@ -39,7 +42,15 @@ const MARGIN: Duration = Duration::from_secs(10);
 
 impl EarlyBounds {
     pub(crate) fn new(timeouts: &Timeouts) -> Self {
+        let accept_queue = timeouts.accept_queue.value;
+        let accept_queue_rule = Rule {
+            name: "accept_queue".into(),
+            limit: format!("{:?}", accept_queue.unwrap_or_default()).into(),
+            source: (*source(&timeouts.accept_queue)).into(),
+        };
         Self {
+            accept_queue,
+            accept_queue_rule,
             initial_data: limit(&timeouts.initial_data),
             farewell: FarewellLimits {
                 write_stall: limit(&timeouts.write_stall),

@@ -6,14 +6,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::{Class, Entry, NoEntry, Question, Transport};
 use ledger::{
-    Accept, AddressSource, Change, DeadlineName, LegName, Observation, Phase, Reason, Restart, Routing,
+    Accept, AddressSource, Change, DeadlineName, LegName, Observation, Phase, Reason, Restart, Role, Routing,
     Target,
 };
 use runtime::preface::AlertDescription;
-use runtime::{CloseMode, CloseOrder, FarewellLimits, Goodbye, Leg, Origin, Parting, TrackedConnection};
+use runtime::{
+    CloseMode, CloseOrder, FarewellLimits, Goodbye, InHand, Leg, Origin, Parting, TrackedConnection,
+};
 use tokio::net::TcpStream;
 use tracing::Instrument as _;
 
@@ -37,9 +40,39 @@ pub(crate) struct Ends {
     pub(crate) local: SocketAddr,
 }
 
+/// Refuses a client that waited too long to be accepted, while more come than can be served.
+pub(crate) fn turn_away(app: &App, socket: TcpStream, remote: SocketAddr, port: &Port, waited: Duration) {
+    let accept = accept(app, &socket, remote, port);
+    app.manager.turn_away(socket, accept, || {
+        let seen = Observation::new(Role::Front, Reason::Overloaded, None, Duration::ZERO);
+        seen.by_rule(app.early.accept_queue_rule.clone(), format!("{waited:?}"))
+    });
+}
+
 /// Serves one accepted socket, from its first moment to the end of its record.
-pub(crate) async fn serve(app: Arc<App>, socket: TcpStream, remote: SocketAddr, port: Arc<Port>) {
-    let now = app.manager.clock().now();
+pub(crate) async fn serve(
+    app: Arc<App>,
+    socket: TcpStream,
+    remote: SocketAddr,
+    port: Arc<Port>,
+    in_hand: Option<InHand>,
+) {
+    let accept = accept(&app, &socket, remote, &port);
+    let (client, local) = (accept.client, accept.local);
+    let (mut tracked, leg) = app.manager.create_connection(socket, accept);
+    let span = tracked.span(client, &port.name);
+
+    // Each in a box of its own, which goes when it is over: what a connection is not doing takes no memory.
+    let ends = Ends { client, local };
+    let partings = Box::pin(live(&app, &mut tracked, leg, ends, &port, in_hand)).instrument(span).await;
+
+    let Partings { client, other, undelivered, limits } = partings;
+    let farewell = Box::pin(runtime::cleanup_connection(&mut tracked, client, other, &limits)).await;
+    tracked.finish(farewell.hop, farewell.undelivered + undelivered);
+}
+
+/// What is known of a client that was just accepted.
+fn accept(app: &App, socket: &TcpStream, remote: SocketAddr, port: &Port) -> Accept {
     let local = if port.address.ip().is_unspecified() {
         socket.local_addr().unwrap_or(port.address)
     } else {
@@ -48,21 +81,18 @@ pub(crate) async fn serve(app: Arc<App>, socket: TcpStream, remote: SocketAddr, 
     let client = SocketAddr::new(remote.ip().to_canonical(), remote.port());
     app.client_addresses.see(client.ip());
     let listener = Arc::clone(&port.name);
-    let source = AddressSource::Socket;
-    let accept = Accept { listener, client, remote: client, local, source, at: now.wall };
-    let (mut tracked, leg) = app.manager.create_connection(socket, accept);
-    let span = tracked.span(client, &port.name);
-
-    // Each in a box of its own, which goes when it is over: what a connection is not doing takes no memory.
-    let ends = Ends { client, local };
-    let partings = Box::pin(live(&app, &mut tracked, leg, ends, &port)).instrument(span).await;
-
-    let Partings { client, other, undelivered, limits } = partings;
-    let farewell = Box::pin(runtime::cleanup_connection(&mut tracked, client, other, &limits)).await;
-    tracked.finish(farewell.hop, farewell.undelivered + undelivered);
+    let at = app.manager.clock().now().wall;
+    Accept { listener, client, remote: client, local, source: AddressSource::Socket, at }
 }
 
-async fn live(app: &App, tracked: &mut TrackedConnection, client: Leg, ends: Ends, port: &Port) -> Partings {
+async fn live(
+    app: &App,
+    tracked: &mut TrackedConnection,
+    client: Leg,
+    ends: Ends,
+    port: &Port,
+    mut in_hand: Option<InHand>,
+) -> Partings {
     let address = ends.client;
     let limits = &app.early.farewell;
     if let Err(reason) = app.manager.ledger().admit(tracked.key(), address.ip(), &app.admission) {
@@ -78,7 +108,7 @@ async fn live(app: &App, tracked: &mut TrackedConnection, client: Leg, ends: End
     } else {
         tracked.arm(DeadlineName::InitialData, &app.early.initial_data, Restart::Never);
         tracked.phase(Phase::InitialData);
-        match read_initial_data(&client, tracked, app.initial_data_bytes).await {
+        match read_initial_data(&client, tracked, app.initial_data_bytes, in_hand.as_mut()).await {
             Ok(initial) => initial,
             Err(none) => return without_initial_data(tracked, client, none, limits),
         }
@@ -96,9 +126,12 @@ async fn live(app: &App, tracked: &mut TrackedConnection, client: Leg, ends: End
             let alert = alert_for(Reason::RouteBlocked, &initial);
             refuse(tracked, client, Reason::RouteBlocked, alert, limits)
         }
-        Transport::Relay { .. } => relay_to_target(app, tracked, client, state, initial).await,
+        Transport::Relay { .. } => {
+            drop(in_hand);
+            relay_to_target(app, tracked, client, state, initial).await
+        }
         Transport::Bridge { .. } => {
-            forward_to_network_proxy(app, tracked, client, ends, state, initial).await
+            forward_to_network_proxy(app, tracked, client, ends, state, initial, in_hand).await
         }
     }
 }
@@ -177,7 +210,7 @@ async fn relay_to_target(
     let target = Target { name: Arc::clone(&name), address: None, reused: false, connect: None };
     tracked.record([Change::Target(Arc::new(target)), Change::Phase(Phase::Connecting, None)]);
 
-    let until = tracked.next_expiry().unwrap_or(std::time::Duration::MAX);
+    let until = tracked.next_expiry().unwrap_or(Duration::MAX);
     let dialled = tokio::select! {
         dialled = Box::pin(app.dial_target(address, until)) => dialled,
         () = left(&client, &initial) => return left_before_connect(tracked, client, None, &bounds.farewell),

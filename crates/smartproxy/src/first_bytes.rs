@@ -6,7 +6,7 @@
 
 use ledger::{LegName, Reason};
 use runtime::preface::{ClientHello, ClientHelloError, ClientHelloReader, FirstBytes, Progress, classify};
-use runtime::{CloseOrder, Leg, TrackedConnection};
+use runtime::{CloseOrder, InHand, Leg, TrackedConnection};
 
 /// What was read first.
 #[derive(Debug)]
@@ -42,11 +42,13 @@ pub(crate) enum NoInitialData {
 /// Room for a usual hello; post-quantum ones grow it once.
 const USUAL: usize = 2_048;
 
-/// Reads until the first bytes can be routed. The first read is tried at once: they are often there already.
+/// Reads until the first bytes can be routed. The first read is tried at once: they are often there already. Who
+/// has not sent them is not in hand.
 pub(crate) async fn read_initial_data(
     client: &Leg,
     tracked: &TrackedConnection,
     limit: usize,
+    mut in_hand: Option<&mut InHand>,
 ) -> Result<InitialData, NoInitialData> {
     let mut chunk: Vec<u8> = Vec::new();
     let mut hello = ClientHelloReader::new(limit);
@@ -67,6 +69,9 @@ pub(crate) async fn read_initial_data(
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                if let Some(in_hand) = in_hand.as_deref_mut() {
+                    in_hand.set_aside();
+                }
                 tokio::select! {
                     // An error shows in the next read.
                     _ = client.readable() => {}

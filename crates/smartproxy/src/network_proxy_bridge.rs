@@ -11,7 +11,7 @@ use std::time::Duration;
 use control::server::{NetworkProxy, Pick};
 use ledger::{Armed, Attempt, Change, DeadlineName, InstanceId, LegName, Phase, Reason, Restart, Rule};
 use runtime::preface::{HopClass, HopHeader, HopKey};
-use runtime::{CloseOrder, Goodbye, Leg, Origin, Parting, TrackedConnection};
+use runtime::{CloseOrder, Goodbye, InHand, Leg, Origin, Parting, TrackedConnection};
 use tokio::sync::SemaphorePermit;
 
 use crate::app::{App, EntryState};
@@ -61,6 +61,7 @@ pub(crate) async fn forward_to_network_proxy(
     ends: Ends,
     state: &EntryState,
     initial: InitialData,
+    mut in_hand: Option<InHand>,
 ) -> Partings {
     let limits = &state.bounds.farewell;
     tracked.deadlines_mut().keep_only(&[]);
@@ -71,8 +72,12 @@ pub(crate) async fn forward_to_network_proxy(
     let over = loop {
         let full = match app.peers.pick_other_than(last_tried) {
             Pick::Ready(proxy) => {
+                if let Some(in_hand) = &mut in_hand {
+                    in_hand.take_up();
+                }
                 match Box::pin(attempt(app, tracked, &client, ends, state, &initial, &proxy)).await {
                     Attempted::Through(hop) => {
+                        drop(in_hand);
                         if let Some(held) = held {
                             app.counts.held_for(tracked.clock().active().saturating_sub(held.since));
                         }
@@ -90,6 +95,9 @@ pub(crate) async fn forward_to_network_proxy(
             Pick::Full => true,
             Pick::None => false,
         };
+        if let Some(in_hand) = &mut in_hand {
+            in_hand.set_aside();
+        }
         if let Err(reason) = hold(app, tracked, state, &mut held) {
             let rule = match reason {
                 Reason::HoldFull => app.limit_behind(reason),

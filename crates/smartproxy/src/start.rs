@@ -13,13 +13,13 @@ use control::server::Peers;
 use control::{Access, Plaintext, Reading, Time, TokenFile};
 use ledger::{Ledger, LedgerLimits, Limit, Rhythm, Role, SharedLedger};
 use runtime::{
-    AcceptErrors, Bound, Clock, ConnectionManager, DescriptorLimit, Drain, DrainSwitch, Keepalive, Resolver,
-    SettledTotals, Sharing, Workers, accept_loop, mint, tasks,
+    AcceptErrors, Accepted, Bound, Clock, ConnectionManager, DescriptorLimit, Drain, DrainSwitch, Intake,
+    Keepalive, Resolver, SettledTotals, Sharing, Workers, accept_loop, mint, tasks,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Parts, Port};
-use crate::connection::serve;
+use crate::connection::{serve, turn_away};
 use crate::process::{Facts, Front};
 use crate::status::FrontStatus;
 
@@ -187,19 +187,28 @@ fn listen(
     errors: &Arc<AcceptErrors>,
 ) -> Result<Vec<tokio::task::JoinHandle<()>>> {
     let mut listeners = Vec::new();
+    let intake = |_: &_| Intake::new(app.manager.clock().clone());
+    let intakes: Vec<Intake> = workers.handles().iter().map(intake).collect();
     for bound in bound {
         let address = bound.address();
         let port = Arc::new(Port { number: address.port(), address, name: address.to_string().into() });
         let shared = bound.listen_on(workers).with_context(|| format!("cannot listen on {address}"))?;
         tracing::info!(%address, "listening");
-        for (worker, listener) in shared {
+        let bridges = app.table.bridges(port.number);
+        for ((worker, listener), intake) in shared.into_iter().zip(&intakes) {
             let (app, drain, errors) = (Arc::clone(app), drain.clone(), Arc::clone(errors));
-            let port = Arc::clone(&port);
+            let (port, intake) = (Arc::clone(&port), bridges.then(|| intake.clone()));
             listeners.push(tasks::spawn_on(worker, "listener", async move {
                 let clock = app.manager.clock().clone();
-                accept_loop(listener, &clock, &errors, drain.draining(), |socket, remote| {
+                let queue = intake.as_ref().map(|intake| intake.from_queue(app.early.accept_queue));
+                accept_loop(listener, queue, &clock, &errors, drain.draining(), |accepted| {
+                    let Accepted { socket, client, waited_too_long } = accepted;
+                    if let Some(waited) = waited_too_long {
+                        return turn_away(&app, socket, client, &port, waited);
+                    }
+                    let in_hand = intake.as_ref().map(Intake::take);
                     // Detached: it owns its record and ends it by itself.
-                    let life = serve(Arc::clone(&app), socket, remote, Arc::clone(&port));
+                    let life = serve(Arc::clone(&app), socket, client, Arc::clone(&port), in_hand);
                     drop(tasks::spawn("connection", life));
                 })
                 .await;

@@ -73,6 +73,11 @@ impl RouteTable {
         self.ports.get(&port).is_some_and(|rows| rows.server_speaks_first)
     }
 
+    /// Whether networkproxy serves any of a port's connections.
+    pub fn bridges(&self, port: u16) -> bool {
+        self.ports.get(&port).is_some_and(|rows| rows.bridges)
+    }
+
     /// What networkproxy is sent, under a generation number.
     pub fn inner(&self, generation: u64) -> InnerTable {
         let entries = (0..).zip(&self.entries).filter_map(|(index, entry)| {
@@ -127,6 +132,7 @@ impl RouteTable {
             let first_route = entry.routes[0].order;
             let rows = table.ports.entry(group.key.port).or_insert_with(|| Port::new(first_route));
             rows.first_route = rows.first_route.min(first_route);
+            rows.bridges |= entry.is_bridged();
             let names = if group.key.class == Class::Tls { &mut rows.tls } else { &mut rows.clear };
             names.add(group.key.domain.as_ref(), candidate);
         }
@@ -165,12 +171,14 @@ pub(crate) struct Port {
     pub(crate) tls: Names,
     pub(crate) clear: Names,
     pub(crate) server_speaks_first: bool,
+    pub(crate) bridges: bool,
     first_route: u32,
 }
 
 impl Port {
     fn new(first_route: u32) -> Self {
-        Self { tls: Names::default(), clear: Names::default(), server_speaks_first: false, first_route }
+        let (tls, clear) = (Names::default(), Names::default());
+        Self { tls, clear, server_speaks_first: false, bridges: false, first_route }
     }
 
     fn sort(&mut self) {

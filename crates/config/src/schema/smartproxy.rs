@@ -107,7 +107,14 @@ pub(super) static LOG: [Key; 2] = [
     ),
 ];
 
-static TIMEOUTS: [Key; 12] = [
+static TIMEOUTS: [Key; 13] = [
+    key(
+        "accept_queue",
+        Sourced(Duration(NoLimit)),
+        "100ms",
+        "To wait to be accepted, on a port with bridged routes, while for two seconds more clients have come than can \
+         be served: who waited longer is refused at once. Otherwise nobody is refused for it.",
+    ),
     deadline("proxy_header", "2s", "To read an inbound PROXY protocol header."),
     deadline("initial_data", "5s", "From accept (or the end of the PROXY header) to the routing decision."),
     deadline("connect", "5s", "To connect to the target or to the hop."),
