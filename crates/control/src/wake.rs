@@ -12,7 +12,7 @@ use ledger::SharedLedger;
 use tokio::sync::{Notify, watch};
 
 /// Under load, changes wake the sessions this often. The first after a pause wakes them at once; the ledger
-/// gathers what comes within 20 ms of it, so waking them more often would only cost: they would look, and wait.
+/// gathers what comes within 20 ms of it at least, so waking them more often would only cost: they would look, and wait.
 const GRAIN: Duration = Duration::from_millis(20);
 
 /// The wake-up of a ledger's sessions. Cheap to clone.

@@ -120,7 +120,7 @@ impl Ledger {
             None => crate::message::MAX_HALVES,
         };
         if session.wants_pull(pending, rhythm, now.active) {
-            session.begin(own.pull(session.cursor()), now.active);
+            session.begin(own.pull(session.cursor()), pending, rhythm, now.active);
         }
         if let Some(mut chunk) =
             session.next_chunk(own, now.active, |key| live.get(&key).map(|slot| slot.traffic.totals()))

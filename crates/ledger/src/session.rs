@@ -50,8 +50,12 @@ pub enum SessionEnd {
     BadAck,
 }
 
-/// Under load, changes wait this long to be sent together.
+/// Changes that come soon after others wait this long to be sent together.
 const GATHER: Duration = Duration::from_millis(20);
+/// Under load they wait longer, so that a short connection's opening and end travel as one entry.
+const GATHER_MORE: Duration = Duration::from_millis(100);
+/// Load: so many halves came together in [`GATHER`].
+const MANY: usize = 8;
 
 /// The sender's side of a session, and its clocks.
 #[derive(Debug)]
@@ -67,6 +71,8 @@ pub(crate) struct Session {
     chunks_received: u64,
     ack_due: Option<Ack>,
     last_pull: Duration,
+    /// How long changes are gathered since then.
+    gather: Duration,
     last_heartbeat_sent: Duration,
     last_received: Duration,
     last_heartbeat_received: Duration,
@@ -129,6 +135,7 @@ impl Session {
             chunks_received: 0,
             ack_due: None,
             last_pull: now.saturating_sub(GATHER),
+            gather: GATHER,
             last_heartbeat_sent: now,
             last_received: now,
             last_heartbeat_received: now,
@@ -252,12 +259,15 @@ impl Session {
         match pending {
             0 => since >= rhythm.heartbeat,
             MAX_HALVES.. => true,
-            _ => since >= GATHER,
+            _ => since >= self.gather,
         }
     }
 
-    /// Takes a pull to send.
-    pub(crate) fn begin(&mut self, pull: Pull, now: Duration) {
+    /// Takes a pull to send, of about so many halves.
+    pub(crate) fn begin(&mut self, pull: Pull, pending: usize, rhythm: &Rhythm, now: Duration) {
+        let since = now.saturating_sub(self.last_pull);
+        let load = pending as u128 * GATHER.as_nanos() >= MANY as u128 * since.as_nanos();
+        self.gather = if load { GATHER_MORE.min(rhythm.heartbeat / 10).max(GATHER) } else { GATHER };
         self.last_pull = now;
         let snapshot = pull.snapshot.map(|base| SnapshotState { index: 0, base: Some(base) });
         self.cursor = Some(pull.through);
@@ -384,7 +394,7 @@ impl Session {
             next = next.min(self.last_progress_acked + rhythm.stall_after);
         }
         if self.sending.is_none() && self.unacked.len() < WINDOW {
-            let pause = if pending == 0 { rhythm.heartbeat } else { GATHER };
+            let pause = if pending == 0 { rhythm.heartbeat } else { self.gather };
             next = next.min(self.last_pull + pause);
         }
         next.max(now + Duration::from_millis(1))
