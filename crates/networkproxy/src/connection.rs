@@ -35,6 +35,7 @@ use crate::http::{Attendance, Over, Served, serve_one, serve_two};
 use crate::pool::Pool;
 use crate::settings::{RouteTimeouts, spread};
 use crate::tls::agreed;
+use crate::tls_io::TlsIo;
 use crate::tunnel::{Side, TunnelLimits, tunnel};
 use crate::wind_down::WindDown;
 
@@ -137,9 +138,8 @@ pub async fn carry(
                         Left::hop(conclude(ended, &mut tracked, &hop))
                     }
                     Ok(socket) => {
-                        // A TLS session has more than a kilobyte, and what follows moves it about.
-                        let socket = Box::new(socket);
                         let tls = agreed(socket.get_ref().1);
+                        let socket = TlsIo::new(socket);
                         gateway.handshakes.complete(&tls);
                         let version = match tls.alpn.as_deref() {
                             Some("h2") => HttpVersion::Two,

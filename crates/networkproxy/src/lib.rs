@@ -25,5 +25,6 @@ pub mod settings;
 pub mod start;
 pub mod status;
 pub mod tls;
+pub mod tls_io;
 pub mod tunnel;
 pub mod wind_down;
