@@ -219,13 +219,20 @@ async fn garbage_on_the_clear_text_port_is_an_http_error() -> Result<()> {
 #[tokio::test]
 async fn garbage_after_the_hello_is_a_tls_error() -> Result<()> {
     let stage = Stage::start().await?;
-    let mut client = connect(stage.pair.tls()).await?;
-    let from = client.local_addr()?;
     let hello = Tls::to("ended.test").hello()?;
-    client.write_all(&hello).await?;
-    client.write_all(&[0x17; 512]).await?;
-    read_to_end(&mut client, SOON).await?;
-    drop(client);
-    stage.pair.ended_with(from, "tls_protocol_error", "client").await?;
+    let garbage = [0x17; 512];
+    // In one packet with the hello, and behind it.
+    for words in [vec![[&hello, &garbage[..]].concat()], vec![hello.clone(), garbage.to_vec()]] {
+        let mut client = connect(stage.pair.tls()).await?;
+        let from = client.local_addr()?;
+        for packet in words {
+            client.write_all(&packet).await?;
+        }
+        let start = Instant::now();
+        read_to_end(&mut client, SOON).await?;
+        assert!(start.elapsed() < SOON / 2, "it need not wait for `tls_handshake`: {:?}", start.elapsed());
+        drop(client);
+        stage.pair.ended_with(from, "tls_protocol_error", "client").await?;
+    }
     stage.undisturbed().await
 }

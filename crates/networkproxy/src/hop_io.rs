@@ -26,6 +26,8 @@ pub struct HopIo {
     io: LegIo,
     ahead: Arc<Ahead>,
     held: Held,
+    /// Nothing is read from it any more.
+    input_ended: bool,
 }
 
 /// What TLS has written and the socket was not given yet.
@@ -68,7 +70,7 @@ pub enum Sight {
 impl HopIo {
     /// Over `leg`; `prefix` was read from it after the hop header.
     pub fn new(leg: &Leg, prefix: Vec<u8>) -> Self {
-        Self { io: leg.io(prefix), ahead: Arc::default(), held: Held::default() }
+        Self { io: leg.io(prefix), ahead: Arc::default(), held: Held::default(), input_ended: false }
     }
 
     /// A handshake begins: what it writes goes out when it waits for the client, in one packet.
@@ -79,6 +81,11 @@ impl HopIo {
     /// The handshake is over. What it wrote last may go with what is written next: TLS 1.3's session tickets.
     pub fn end_handshake(&mut self) {
         self.held.until = Until::Written;
+    }
+
+    /// Whoever reads gets the end of the stream from now on.
+    pub fn end_input(&mut self) {
+        self.input_ended = true;
     }
 
     /// Sends what is held.
@@ -183,6 +190,9 @@ impl AsyncRead for HopIo {
     ) -> Poll<io::Result<()>> {
         if self.held.until == Until::Read {
             ready!(self.poll_release(cx))?;
+        }
+        if self.input_ended {
+            return Poll::Ready(Ok(()));
         }
         if self.ahead.len.load(Relaxed) > 0 {
             self.ahead.take(buffer);

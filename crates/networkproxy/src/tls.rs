@@ -55,8 +55,14 @@ impl TlsOffer {
         })
     }
 
-    /// Shakes hands. The socket comes back with the failure, whose alert was sent already.
-    pub async fn accept<S>(&self, protocol: Protocol, socket: S) -> Result<TlsStream<S>, (TlsFailure, S)>
+    /// Shakes hands. The socket comes back with the failure, whose alert was sent already. `end_input` makes a
+    /// socket that has nothing more to read.
+    pub async fn accept<S>(
+        &self,
+        protocol: Protocol,
+        socket: S,
+        end_input: impl FnOnce(&mut S),
+    ) -> Result<TlsStream<S>, (TlsFailure, S)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -70,7 +76,20 @@ impl TlsOffer {
             Err(error) => return Err((error.into(), hello.take_io().expect("it accepted nothing"))),
         };
         let config = Arc::clone(offer.to(&begun.client_hello()));
-        begun.into_stream(config).into_fallible().await.map_err(|(error, socket)| (error.into(), socket))
+        // What came behind the hello in one read is looked at now: afterwards it would be with the next bytes,
+        // for which a client that broke the protocol does not have to hurry.
+        let mut behind = Ok(());
+        let look = |session: &mut ServerConnection| behind = session.process_new_packets().map(drop);
+        let mut handshake = begun.into_stream_with(config, look);
+        if behind.is_err()
+            && let Some(socket) = handshake.get_mut()
+        {
+            end_input(socket);
+        }
+        handshake.into_fallible().await.map_err(|(error, socket)| match behind {
+            Ok(()) => (error.into(), socket),
+            Err(broken) => (io::Error::new(io::ErrorKind::InvalidData, broken).into(), socket),
+        })
     }
 
     /// Shakes hands over the hop, in as few packets as the client's progress allows.
@@ -80,7 +99,7 @@ impl TlsOffer {
         mut socket: HopIo,
     ) -> Result<TlsStream<HopIo>, TlsFailure> {
         socket.begin_handshake();
-        match self.accept(protocol, socket).await {
+        match self.accept(protocol, socket, HopIo::end_input).await {
             Ok(mut stream) => {
                 let (socket, session) = stream.get_mut();
                 socket.end_handshake();

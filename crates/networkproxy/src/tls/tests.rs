@@ -44,7 +44,7 @@ async fn shake(offer: &TlsOffer, protocol: Protocol, config: Arc<ClientConfig>) 
     let (theirs, ours) = duplex(64 * 1024);
     let name = ServerName::try_from("a.example").unwrap();
     let connect = TlsConnector::from(config).connect(name, theirs);
-    tokio::join!(connect, offer.accept(protocol, ours))
+    tokio::join!(connect, offer.accept(protocol, ours, |_| ()))
 }
 
 #[tokio::test]
@@ -159,7 +159,7 @@ async fn garbage_and_a_vanished_client_are_told_apart() {
         let (mut theirs, ours) = duplex(1024);
         theirs.write_all(bytes).await.unwrap();
         drop(theirs);
-        let failure = offer.accept(Protocol::Http, ours).await.unwrap_err().0;
+        let failure = offer.accept(Protocol::Http, ours, |_| ()).await.unwrap_err().0;
         assert_eq!(matches!(failure, TlsFailure::Protocol(_)), is_protocol, "{failure}");
         assert_eq!(matches!(failure, TlsFailure::Socket(_)), !is_protocol, "{failure}");
     }
