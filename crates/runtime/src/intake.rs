@@ -52,8 +52,9 @@ struct Shared {
     clock: Clock,
     at_once: usize,
     in_hand: AtomicUsize,
-    /// Active nanoseconds when the limit was reached, or something in hand got on, last.
-    moved: AtomicU64,
+    /// Active nanoseconds when a limit was reached, or something in hand got on, last; of all workers, as they
+    /// wait for the same networkproxies.
+    moved: Arc<AtomicU64>,
     room: Notify,
 }
 
@@ -76,14 +77,26 @@ pub struct Queue {
 }
 
 impl Intake {
-    /// An intake with nothing in hand.
-    pub fn new(clock: Clock) -> Self {
-        Self::of(clock, AT_ONCE)
+    /// An intake with nothing in hand for each of `workers`.
+    pub fn of_workers(workers: usize, clock: &Clock) -> Vec<Self> {
+        Self::limited(workers, AT_ONCE, clock)
     }
 
-    fn of(clock: Clock, at_once: usize) -> Self {
-        let (in_hand, moved) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Self { shared: Arc::new(Shared { clock, at_once, in_hand, moved, room: Notify::new() }) }
+    fn limited(workers: usize, at_once: usize, clock: &Clock) -> Vec<Self> {
+        let moved = Arc::<AtomicU64>::default();
+        let intake = |_| {
+            let (clock, moved) = (clock.clone(), Arc::clone(&moved));
+            Self {
+                shared: Arc::new(Shared {
+                    clock,
+                    at_once,
+                    in_hand: AtomicUsize::new(0),
+                    moved,
+                    room: Notify::new(),
+                }),
+            }
+        };
+        (0..workers).map(intake).collect()
     }
 
     /// Takes a new connection in hand.

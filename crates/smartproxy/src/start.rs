@@ -187,8 +187,7 @@ fn listen(
     errors: &Arc<AcceptErrors>,
 ) -> Result<Vec<tokio::task::JoinHandle<()>>> {
     let mut listeners = Vec::new();
-    let intake = |_: &_| Intake::new(app.manager.clock().clone());
-    let intakes: Vec<Intake> = workers.handles().iter().map(intake).collect();
+    let intakes = Intake::of_workers(workers.count(), app.manager.clock());
     for bound in bound {
         let address = bound.address();
         let port = Arc::new(Port { number: address.port(), address, name: address.to_string().into() });

@@ -12,6 +12,14 @@ const CAPACITY: u32 = 1_024;
 /// Windows of a spell.
 const WINDOWS: usize = 8;
 
+fn clock() -> Clock {
+    Clock::start(Duration::from_secs(1))
+}
+
+fn intake(at_once: usize) -> Intake {
+    Intake::limited(1, at_once, &clock()).remove(0)
+}
+
 /// Windows in turn: how many are taken and refused in each, and how many wait at its end.
 fn judged(windows: impl IntoIterator<Item = (u32, u32, u32)>) -> Vec<bool> {
     let mut trend = Trend::default();
@@ -65,7 +73,7 @@ fn a_crowd_that_came_once_is_no_overload() {
 /// Room comes back in batches, and to those who wait for it.
 #[tokio::test]
 async fn so_many_are_in_hand_and_no_more() {
-    let intake = Intake::of(Clock::start(Duration::from_secs(1)), 4);
+    let intake = intake(4);
     let mut taken: Vec<InHand> = (0..4).map(|_| intake.take()).collect();
     let waits = tokio::spawn({
         let intake = intake.clone();
@@ -88,7 +96,7 @@ async fn so_many_are_in_hand_and_no_more() {
 /// What does not get on at all waits for somebody else, and holds nobody up: at first for a moment, then not at all.
 #[tokio::test]
 async fn who_gets_no_answer_at_all_holds_nobody_up() {
-    let intake = Intake::of(Clock::start(Duration::from_secs(1)), 2);
+    let intake = intake(2);
     let mut taken = vec![intake.take(), intake.take()];
     let start = Instant::now();
     assert!(intake.room().await);
@@ -99,6 +107,20 @@ async fn who_gets_no_answer_at_all_holds_nobody_up() {
         assert!(intake.room().await);
     }
     assert!(start.elapsed() < STALLED * 10, "{:?}", start.elapsed());
+}
+
+/// They wait for the same networkproxy: that it answers another worker's clients is a sign of life.
+#[tokio::test]
+async fn an_answer_to_another_worker_is_a_sign_of_life() {
+    let [one, other] = <[Intake; 2]>::try_from(Intake::limited(2, 2, &clock())).unwrap();
+    let _taken = [one.take(), one.take()];
+    let start = Instant::now();
+    while start.elapsed() < STALLED * 3 {
+        drop(other.take());
+        let waited = timeout(STALLED / 4, one.room()).await;
+        assert!(waited.is_err(), "its clients are not forgotten, only late");
+    }
+    assert!(timeout(STALLED * 3, one.room()).await.unwrap());
 }
 
 /// A worker that gets on with its clients at a rate of its own.
@@ -112,8 +134,8 @@ struct Slow {
 fn slow_worker(longest: Option<Duration>) -> Slow {
     let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), Sharing::Exclusive, None).unwrap().unwrap();
     let (address, listener) = (bound.address(), bound.listen().unwrap());
-    let clock = Clock::start(Duration::from_secs(1));
-    let intake = Intake::of(clock.clone(), 4);
+    let clock = clock();
+    let intake = Intake::limited(1, 4, &clock).remove(0);
     let (served, refused) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
     let (serves, refuses) = (Arc::clone(&served), Arc::clone(&refused));
     let (hand, mut in_hand) = tokio::sync::mpsc::unbounded_channel::<(TcpStream, InHand)>();
