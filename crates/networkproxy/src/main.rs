@@ -16,7 +16,7 @@ use runtime::{DescriptorLimit, Workers};
 
 /// Chosen by what work costs with it, and by what it gives back after a peak: `docs/performance.md`.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
