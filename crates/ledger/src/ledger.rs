@@ -432,7 +432,7 @@ impl Ledger {
             target: None,
             phase: Phase::Accepted,
             half_closed: None,
-            log: first_entry(),
+            log: first_entry(self.role),
             log_dropped: 0,
             armed: Arc::from([]),
             traffic: TrafficTotals::default(),
@@ -504,9 +504,13 @@ impl Ledger {
     }
 }
 
-/// A phase log with room for a usual life's first half.
-fn first_entry() -> Vec<LogEntry> {
-    let mut log = Vec::with_capacity(4);
+/// A phase log with room for a usual life.
+fn first_entry(role: Role) -> Vec<LogEntry> {
+    let usual = match role {
+        Role::Front => 8,
+        Role::Inner => 6,
+    };
+    let mut log = Vec::with_capacity(usual);
     log.push(LogEntry { seq: 0, phase: Phase::Accepted, after: Duration::ZERO });
     log
 }

@@ -148,7 +148,7 @@ pub async fn carry(
                         let tls = Some(Change::Tls(Arc::new(tls)));
                         match protocol {
                             Protocol::Http => {
-                                life.http(socket, version, introduction, tls, &mut tracked).await
+                                Box::pin(life.http(socket, version, introduction, tls, &mut tracked)).await
                             }
                             Protocol::Tcp => Box::pin(life.opaque(socket, tls, &mut tracked)).await,
                         }
@@ -157,7 +157,7 @@ pub async fn carry(
             }
             (HopClass::Clear, Protocol::Http) => {
                 tracked.record(known);
-                life.http(socket, HttpVersion::One, introduction, None, &mut tracked).await
+                Box::pin(life.http(socket, HttpVersion::One, introduction, None, &mut tracked)).await
             }
             (HopClass::Clear, Protocol::Tcp) => {
                 tracked.record(known);
@@ -165,7 +165,8 @@ pub async fn carry(
             }
         }
     };
-    let left = living.instrument(span).await;
+    // In a box of its own, which goes: beside its span there would be two of it.
+    let left = Box::pin(living).instrument(span).await;
 
     // Sockets first, record last.
     let first = Parting { leg: hop, goodbye: left.hop, rest: Vec::new() };

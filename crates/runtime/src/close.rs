@@ -40,7 +40,8 @@ pub fn drain_order(role: Role, limit: &Limit) -> CloseOrder {
 pub(crate) struct CloseSlot {
     /// Monotonic time when the half opened.
     opened: Duration,
-    order: OnceLock<CloseOrder>,
+    /// In a box: most connections never get one.
+    order: OnceLock<Box<CloseOrder>>,
     given: Notify,
 }
 
@@ -52,7 +53,7 @@ impl CloseSlot {
     /// Gives the order, unless one was given before.
     pub(crate) fn give(&self, mut order: CloseOrder, now: Duration) -> bool {
         order.observation.after = now.saturating_sub(self.opened);
-        let first = self.order.set(order).is_ok();
+        let first = self.order.set(Box::new(order)).is_ok();
         if first {
             self.given.notify_waiters();
         }
@@ -70,7 +71,7 @@ impl CloseSlot {
         loop {
             given.as_mut().enable();
             if let Some(order) = self.order.get() {
-                return order.clone();
+                return CloseOrder::clone(order);
             }
             given.as_mut().await;
             given.set(self.given.notified());

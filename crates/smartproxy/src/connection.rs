@@ -15,7 +15,8 @@ use ledger::{
 };
 use runtime::preface::AlertDescription;
 use runtime::{
-    CloseMode, CloseOrder, FarewellLimits, Goodbye, InHand, Leg, Origin, Parting, TrackedConnection,
+    CloseMode, CloseOrder, FarewellLimits, Goodbye, InHand, Leg, Origin, Parting, RelayOptions,
+    TrackedConnection,
 };
 use tokio::net::TcpStream;
 use tracing::Instrument as _;
@@ -49,6 +50,30 @@ pub(crate) fn turn_away(app: &App, socket: TcpStream, remote: SocketAddr, port: 
     });
 }
 
+/// Where a connection's beginning led.
+pub(crate) enum Begun {
+    /// To its end.
+    Over(Box<Partings>),
+    /// To two sockets that are relayed between.
+    Relaying(Box<Pair>),
+}
+
+/// Two sockets, and how they are relayed between.
+pub(crate) struct Pair {
+    pub(crate) client: Leg,
+    pub(crate) other: Leg,
+    /// Read from the client, and not passed on yet.
+    pub(crate) chunk: Vec<u8>,
+    pub(crate) options: RelayOptions,
+    pub(crate) limits: FarewellLimits,
+}
+
+impl From<Partings> for Begun {
+    fn from(partings: Partings) -> Self {
+        Self::Over(Box::new(partings))
+    }
+}
+
 /// Serves one accepted socket, from its first moment to the end of its record.
 pub(crate) async fn serve(
     app: Arc<App>,
@@ -64,7 +89,11 @@ pub(crate) async fn serve(
 
     // Each in a box of its own, which goes when it is over: what a connection is not doing takes no memory.
     let ends = Ends { client, local };
-    let partings = Box::pin(live(&app, &mut tracked, leg, ends, &port, in_hand)).instrument(span).await;
+    let begun = Box::pin(begin(&app, &mut tracked, leg, ends, &port, in_hand)).instrument(span.clone()).await;
+    let partings = match begun {
+        Begun::Over(partings) => *partings,
+        Begun::Relaying(pair) => Box::pin(relay(&mut tracked, pair)).instrument(span).await,
+    };
 
     let Partings { client, other, undelivered, limits } = partings;
     let farewell = Box::pin(runtime::cleanup_connection(&mut tracked, client, other, &limits)).await;
@@ -85,14 +114,15 @@ fn accept(app: &App, socket: &TcpStream, remote: SocketAddr, port: &Port) -> Acc
     Accept { listener, client, remote: client, local, source: AddressSource::Socket, at }
 }
 
-async fn live(
+/// Admission, first bytes, route, and the target or the hop: until bytes can be relayed, or it is over.
+async fn begin(
     app: &App,
     tracked: &mut TrackedConnection,
     client: Leg,
     ends: Ends,
     port: &Port,
     mut in_hand: Option<InHand>,
-) -> Partings {
+) -> Begun {
     let address = ends.client;
     let limits = &app.early.farewell;
     if let Err(reason) = app.manager.ledger().admit(tracked.key(), address.ip(), &app.admission) {
@@ -100,7 +130,7 @@ async fn live(
         if let Some((rule, observed)) = app.limit_behind(reason) {
             seen = seen.by_rule(rule, observed);
         }
-        return end(tracked, client, seen, Goodbye::Abort, Vec::new(), limits);
+        return end(tracked, client, seen, Goodbye::Abort, Vec::new(), limits).into();
     }
 
     let initial = if app.table.server_speaks_first(port.number) {
@@ -110,13 +140,15 @@ async fn live(
         tracked.phase(Phase::InitialData);
         match read_initial_data(&client, tracked, app.initial_data_bytes, in_hand.as_mut()).await {
             Ok(initial) => initial,
-            Err(none) => return without_initial_data(tracked, client, none, limits),
+            Err(none) => return without_initial_data(tracked, client, none, limits).into(),
         }
     };
 
     let state = match route(app, tracked, address, port, &initial) {
         Ok(state) => state,
-        Err(reason) => return refuse(tracked, client, reason, alert_for(reason, &initial), limits),
+        Err(reason) => {
+            return refuse(tracked, client, reason, alert_for(reason, &initial), limits).into();
+        }
     };
     if state.bounds.keepalive != app.keepalive {
         client.keep_alive(state.bounds.keepalive);
@@ -124,14 +156,15 @@ async fn live(
     match &state.entry.transport {
         Transport::Block => {
             let alert = alert_for(Reason::RouteBlocked, &initial);
-            refuse(tracked, client, Reason::RouteBlocked, alert, limits)
+            refuse(tracked, client, Reason::RouteBlocked, alert, limits).into()
         }
         Transport::Relay { .. } => {
             drop(in_hand);
-            relay_to_target(app, tracked, client, state, initial).await
+            connect_to_target(app, tracked, client, state, initial).await.unwrap_or_else(Begun::from)
         }
         Transport::Bridge { .. } => {
-            forward_to_network_proxy(app, tracked, client, ends, state, initial, in_hand).await
+            let bridged = forward_to_network_proxy(app, tracked, client, ends, state, initial, in_hand).await;
+            bridged.unwrap_or_else(Begun::from)
         }
     }
 }
@@ -191,17 +224,17 @@ fn route<'a>(
     }
 }
 
-/// Passthrough and plain TCP: dial the target, relay until it is over.
-async fn relay_to_target(
+/// Passthrough and plain TCP: dials the target.
+async fn connect_to_target(
     app: &App,
     tracked: &mut TrackedConnection,
     client: Leg,
     state: &EntryState,
     initial: InitialData,
-) -> Partings {
+) -> Result<Begun, Partings> {
     let bounds = &state.bounds;
     let Some(address) = state.next_target() else {
-        return refuse(tracked, client, Reason::NoHealthyTarget, None, &bounds.farewell);
+        return Err(refuse(tracked, client, Reason::NoHealthyTarget, None, &bounds.farewell));
     };
     tracked.deadlines_mut().keep_only(&[]);
     arm_max_lifetime(tracked, state);
@@ -213,22 +246,26 @@ async fn relay_to_target(
     let until = tracked.next_expiry().unwrap_or(Duration::MAX);
     let dialled = tokio::select! {
         dialled = Box::pin(app.dial_target(address, until)) => dialled,
-        () = left(&client, &initial) => return left_before_connect(tracked, client, None, &bounds.farewell),
-        armed = tracked.expired() => {
-            return expired(tracked, client, None, &armed, Reason::TargetConnectTimeout, &bounds.farewell);
+        () = left(&client, &initial) => {
+            return Err(left_before_connect(tracked, client, None, &bounds.farewell));
         }
-        order = tracked.closing() => return ordered(tracked, client, None, order, &bounds.farewell),
+        armed = tracked.expired() => {
+            let reason = Reason::TargetConnectTimeout;
+            return Err(expired(tracked, client, None, &armed, reason, &bounds.farewell));
+        }
+        order = tracked.closing() => return Err(ordered(tracked, client, None, order, &bounds.farewell)),
     };
     let dialled = match dialled {
         Ok(dialled) => dialled,
         Err(error) if error.reason() == Reason::TargetConnectTimeout => {
             let armed = armed(tracked, DeadlineName::Connect);
-            return expired(tracked, client, None, &armed, Reason::TargetConnectTimeout, &bounds.farewell);
+            let reason = Reason::TargetConnectTimeout;
+            return Err(expired(tracked, client, None, &armed, reason, &bounds.farewell));
         }
         Err(error) => {
             let seen =
                 tracked.observation(error.reason(), Some(LegName::Target)).with_detail(error.to_string());
-            return end(tracked, client, seen, Goodbye::Abort, Vec::new(), &bounds.farewell);
+            return Err(end(tracked, client, seen, Goodbye::Abort, Vec::new(), &bounds.farewell));
         }
     };
     let (address, connect) = (Some(dialled.address), Some(dialled.took));
@@ -240,12 +277,20 @@ async fn relay_to_target(
     let connected = Change::Target(Arc::new(Target { name, address, reused: false, connect }));
     tracked.record([connected, Change::Phase(Phase::Relaying, None)]);
 
-    let over = runtime::relay(&client, &target, initial.chunk, tracked, &bounds.relay).await;
+    let (options, limits) = (bounds.relay.clone(), bounds.farewell.clone());
+    let pair = Pair { client, other: target, chunk: initial.chunk, options, limits };
+    Ok(Begun::Relaying(Box::new(pair)))
+}
+
+/// Relays until it is over.
+async fn relay(tracked: &mut TrackedConnection, pair: Box<Pair>) -> Partings {
+    let Pair { client, other, chunk, options, limits } = *pair;
+    let over = runtime::relay(&client, &other, chunk, tracked, &options).await;
     Partings {
         client: Parting { leg: client, goodbye: over.first.0, rest: over.first.1 },
-        other: Some(Parting { leg: target, goodbye: over.second.0, rest: over.second.1 }),
+        other: Some(Parting { leg: other, goodbye: over.second.0, rest: over.second.1 }),
         undelivered: over.undelivered,
-        limits: bounds.farewell.clone(),
+        limits,
     }
 }
 

@@ -1,4 +1,4 @@
-//! `NetworkProxyBridge`: from a routed connection to a relay over the hop.
+//! `NetworkProxyBridge`: from a routed connection to one that is relayed over the hop.
 //!
 //! *Owns* the wait for a networkproxy, the attempts, and the promise that a TLS client which has not been
 //! answered is bridged again and not refused. *Never* forwards a byte beyond the `initial_chunk` before the
@@ -17,7 +17,8 @@ use tokio::sync::SemaphorePermit;
 use crate::app::{App, EntryState};
 use crate::bounds::hop_answer;
 use crate::connection::{
-    Ends, Partings, alert_for, arm_max_lifetime, end, expired, left, left_before_connect, ordered,
+    Begun, Ends, Pair, Partings, alert_for, arm_max_lifetime, end, expired, left, left_before_connect,
+    ordered,
 };
 use crate::first_bytes::InitialData;
 
@@ -53,7 +54,7 @@ struct Held<'a> {
 /// Before the networkproxy that just failed is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Bridges a routed connection to a networkproxy and relays until it is over.
+/// Bridges a routed connection to a networkproxy: until bytes can be relayed, or it is over.
 pub(crate) async fn forward_to_network_proxy(
     app: &App,
     tracked: &mut TrackedConnection,
@@ -62,7 +63,7 @@ pub(crate) async fn forward_to_network_proxy(
     state: &EntryState,
     initial: InitialData,
     mut in_hand: Option<InHand>,
-) -> Partings {
+) -> Result<Begun, Partings> {
     let limits = &state.bounds.farewell;
     tracked.deadlines_mut().keep_only(&[]);
     arm_max_lifetime(tracked, state);
@@ -81,7 +82,7 @@ pub(crate) async fn forward_to_network_proxy(
                         if let Some(held) = held {
                             app.counts.held_for(tracked.clock().active().saturating_sub(held.since));
                         }
-                        return relay_over_hop(tracked, client, hop, &proxy, state, initial).await;
+                        return Ok(to_relay(tracked, client, hop, &proxy, state));
                     }
                     Attempted::Over(over, hop) => break (over, hop),
                     Attempted::Failed(failed) => {
@@ -106,33 +107,25 @@ pub(crate) async fn forward_to_network_proxy(
                     format!("{:?}", state.bounds.hold.value),
                 )),
             };
-            return no_network_proxy(tracked, client, &initial, state, reason, full, last_failure, rule);
+            let seen = (full, last_failure, rule);
+            return Err(no_network_proxy(tracked, client, &initial, state, reason, seen));
         }
         match wait(app, tracked, &client, &initial).await {
             Ok(()) => {}
             Err(Over::Expired(armed)) if armed.name == DeadlineName::Hold => {
-                let reason = Reason::HoldExpired;
-                return no_network_proxy(
-                    tracked,
-                    client,
-                    &initial,
-                    state,
-                    reason,
-                    full,
-                    last_failure,
-                    Some((armed.rule(), format!("{:?}", armed.limit))),
-                );
+                let seen = (full, last_failure, Some((armed.rule(), format!("{:?}", armed.limit))));
+                return Err(no_network_proxy(tracked, client, &initial, state, Reason::HoldExpired, seen));
             }
             Err(over) => break (over, None),
         }
     };
-    match over {
+    Err(match over {
         (Over::ClientLeft, hop) => left_before_connect(tracked, client, hop, limits),
         (Over::Expired(armed), hop) => {
             expired(tracked, client, hop, &armed, Reason::HopConnectFailed, limits)
         }
         (Over::Ordered(order), hop) => ordered(tracked, client, hop, order, limits),
-    }
+    })
 }
 
 /// Enters HELD, for what is left of the entry's `hold`.
@@ -327,26 +320,19 @@ async fn write_all(hop: &Leg, header: &[u8], chunk: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-async fn relay_over_hop(
+/// The hop answered: the connection is relayed from here on. What was read first has been passed on.
+fn to_relay(
     tracked: &mut TrackedConnection,
     client: Leg,
     hop: Leg,
     proxy: &NetworkProxy,
     state: &EntryState,
-    initial: InitialData,
-) -> Partings {
-    drop(initial);
+) -> Begun {
     tracked.deadlines_mut().keep_only(&[DeadlineName::MaxLifetime]);
     tracked.arm(DeadlineName::Backstop, &state.bounds.bridged_idle(proxy.largest_idle), Restart::OnBytes);
     tracked.phase(Phase::Relaying);
-    let options = state.bounds.bridged(proxy.half_close);
-    let over = runtime::relay(&client, &hop, Vec::new(), tracked, &options).await;
-    Partings {
-        client: Parting { leg: client, goodbye: over.first.0, rest: over.first.1 },
-        other: Some(Parting { leg: hop, goodbye: over.second.0, rest: over.second.1 }),
-        undelivered: over.undelivered,
-        limits: state.bounds.farewell.clone(),
-    }
+    let (options, limits) = (state.bounds.bridged(proxy.half_close), state.bounds.farewell.clone());
+    Begun::Relaying(Box::new(Pair { client, other: hop, chunk: Vec::new(), options, limits }))
 }
 
 /// The wait was in vain: tells the client and says why.
@@ -356,9 +342,7 @@ fn no_network_proxy(
     initial: &InitialData,
     state: &EntryState,
     reason: Reason,
-    full: bool,
-    last_failure: Option<Failed>,
-    rule: Option<(Rule, String)>,
+    (full, last_failure, rule): (bool, Option<Failed>, Option<(Rule, String)>),
 ) -> Partings {
     let limits = &state.bounds.farewell;
     tracked.record([Change::GiveUp]);
