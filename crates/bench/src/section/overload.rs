@@ -22,6 +22,8 @@ use crate::workload::Handshakes;
 const TIMES: f64 = 3.0;
 /// What a generator may hold open: descriptors.
 const CLIENTS: &str = "8000";
+/// How long a measurement lasts: seconds.
+const LONG: f64 = 9.0;
 /// How long a client waits.
 const PATIENCE: &str = "2";
 
@@ -79,7 +81,9 @@ fn one(plan: &Plan<'_>, case: &Case, table: &mut Text, failures: &mut Vec<String
     let first = peak()?;
     let before = settled(&admin)?;
     let watcher = Watcher::start(Questions::Few, ours.generator_core());
-    let seconds = (plan.stage.seconds * 3.0).to_string();
+    // Longer than it takes until somebody is refused, and than the first who waited; a quick run is no measurement.
+    let seconds = if plan.stage.seconds < 1.0 { plan.stage.seconds * 3.0 } else { LONG };
+    let seconds = seconds.to_string();
     let rate = (first * TIMES).to_string();
     let more =
         ["--rate", &rate, "--seconds", &seconds, "--connections", case.clients, "--patience", PATIENCE];
