@@ -23,7 +23,7 @@ const MOST: u64 = 8_000;
 const AT_ONCE: usize = 64;
 /// How much resident memory may grow after the warm-up, in all. Some of it comes and goes: what a list of everything took
 /// is kept by the allocator for a while, on each thread that freed some.
-const SLACK: u64 = 24 << 20;
+const SLACK: u64 = 8 << 20;
 
 /// How many connections the descriptors allow: this process holds a client and a target for each, smartproxy a client and
 /// a hop, networkproxy a hop and a target. All three have the same limit.

@@ -3,7 +3,7 @@
 //! What is written is copied once, by rustls, to behind a record's five bytes of header. Such a copy goes to an odd
 //! address, and from some 2 KiB on the C library makes it by `rep movsb`, which on AMD's Zen 3 and Zen 4 is then up
 //! to twenty times slower than its own loops (glibc bug 30994, mended in 2024): a third of what a large body cost.
-//! Copies of [`PIECE`] bytes never take that way, and are as fast elsewhere. What is read is copied as it is: in
+//! Copies of 2 KiB never take that way, and are as fast elsewhere. What is read is copied as it is: in
 //! pieces it cost a quarter more.
 //!
 //! *Owns* the TLS session and the socket below. *Never* changes what is sent: records are cut as before.

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A worker that accepted all that come would serve everybody late, and soon only clients that have left. So what
-//! cannot be begun yet waits in the listener's queue; and when that has not got shorter for [`SPELL`], those who
+//! cannot be begun yet waits in the listener's queue; and when that has not got shorter for two seconds, those who
 //! waited in it for longer than the limit are refused at once, at a fraction of what serving costs.
 //!
 //! *Owns* the count of connections in hand and the judgement of one listener's queue. *Never* counts a connection
