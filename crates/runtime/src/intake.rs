@@ -37,9 +37,9 @@ const WINDOW: Duration = Duration::from_millis(250);
 /// to the last.
 const SPELL: Duration = Duration::from_secs(2);
 /// How many may be turned away for each that is taken, so that refusing leaves time for serving.
-const REFUSALS: u32 = 3;
+const REFUSALS: u32 = 6;
 /// Who waited so many times the limit is not worth that rule.
-const HOPELESS: u32 = 5;
+const HOPELESS: u32 = 3;
 
 /// What one worker has in hand. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Error, Result};
+use anyhow::{Context as _, Error, Result};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
@@ -129,11 +129,17 @@ pub(super) async fn arrivals(arguments: &Rc<LoadArguments>, shared: &Rc<Shared>)
     let patience = Duration::from_secs_f64(arguments.patience);
     let refusals = Rc::new(RefCell::new(BTreeMap::<String, u64>::new()));
     let mut clients = JoinSet::new();
-    let window = shared.open(&arguments.watch)?;
+    let mut window = None;
     let mut metronome = Metronome::start(arguments.rate)?;
-    let end = Instant::now() + Duration::from_secs_f64(arguments.seconds);
+    let begin = Instant::now() + Duration::from_secs_f64(arguments.warm_up);
+    let end = begin + Duration::from_secs_f64(arguments.seconds);
     let mut offered = 0;
     while Instant::now() < end {
+        if window.is_none() && Instant::now() >= begin {
+            window = Some(shared.open(&arguments.watch)?);
+            offered = 0;
+            refusals.borrow_mut().clear();
+        }
         for moment in metronome.due().await? {
             offered += 1;
             // What a generator cannot hold is not offered: its own limit would be measured.
@@ -166,7 +172,7 @@ pub(super) async fn arrivals(arguments: &Rc<LoadArguments>, shared: &Rc<Shared>)
         }
         while clients.try_join_next().is_some() {}
     }
-    let outcome = shared.close(window)?;
+    let outcome = shared.close(window.context("the window was never opened")?)?;
     while clients.join_next().await.is_some() {}
     let refusals = refusals.take();
     Ok(Outcome { offered, refusals, ..shared.add_to(outcome) })

@@ -22,8 +22,8 @@ use crate::workload::Handshakes;
 const TIMES: f64 = 3.0;
 /// What a generator may hold open: descriptors.
 const CLIENTS: &str = "8000";
-/// How long a measurement lasts: seconds.
-const LONG: f64 = 9.0;
+/// How long it is overloaded before it is measured, and half of how long then: seconds.
+const LONG: f64 = 4.0;
 /// How long a client waits.
 const PATIENCE: &str = "2";
 
@@ -47,7 +47,9 @@ const CASES: [Case; 2] = [
 
 pub(super) fn run(plan: &Plan<'_>) -> Findings {
     let mut table = Text::new(
-        format!("Overload: {TIMES} × the peak is offered, clients wait {PATIENCE} s, 1 thread"),
+        format!(
+            "Overload: {TIMES} × the peak is offered, from {LONG} s on, clients wait {PATIENCE} s, 1 thread"
+        ),
         &[
             "work",
             "peak /s",
@@ -81,12 +83,22 @@ fn one(plan: &Plan<'_>, case: &Case, table: &mut Text, failures: &mut Vec<String
     let first = peak()?;
     let before = settled(&admin)?;
     let watcher = Watcher::start(Questions::Few, ours.generator_core());
-    // Longer than it takes until somebody is refused, and than the first who waited; a quick run is no measurement.
-    let seconds = if plan.stage.seconds < 1.0 { plan.stage.seconds * 3.0 } else { LONG };
-    let seconds = seconds.to_string();
+    // From when on it is the same every second; a quick run is no measurement.
+    let long = if plan.stage.seconds < 1.0 { plan.stage.seconds } else { LONG };
+    let (warm_up, seconds) = (long.to_string(), (long * 2.0).to_string());
     let rate = (first * TIMES).to_string();
-    let more =
-        ["--rate", &rate, "--seconds", &seconds, "--connections", case.clients, "--patience", PATIENCE];
+    let more = [
+        "--rate",
+        &rate,
+        "--warm-up",
+        &warm_up,
+        "--seconds",
+        &seconds,
+        "--connections",
+        case.clients,
+        "--patience",
+        PATIENCE,
+    ];
     let flood = ours.load(Service::Http, case.flood, &more);
     let seen = watcher.finish()?;
     let flood = flood?;
