@@ -61,15 +61,9 @@ impl ConnectionManager {
 
     /// Opens the record of a client that was just accepted: before any decision about it.
     pub fn create_connection(&self, socket: TcpStream, accept: Accept) -> (TrackedConnection, Leg) {
-        let accept = Arc::new(accept);
-        let now = self.clock().now();
-        let (key, traffic) = loop {
-            let id = mint::connection_id();
-            if let Ok(traffic) = self.ledger().open_front(id, Arc::clone(&accept), now) {
-                break (HalfKey::front(id, self.ledger().instance()), traffic);
-            }
-        };
-        let tracked = self.track(key, &accept.listener, traffic, now);
+        let (now, listener) = (self.clock().now(), Arc::clone(&accept.listener));
+        let (key, traffic) = self.open_front(accept, now);
+        let tracked = self.track(key, &listener, traffic, now);
         let leg = tracked.leg(socket, LegName::Client, Origin::Accepted);
         (tracked, leg)
     }
@@ -78,13 +72,7 @@ impl ConnectionManager {
     /// socket, which resets it: no task, no deadline, nothing that could be ordered to close.
     pub fn turn_away(&self, socket: TcpStream, accept: Accept, seen: impl FnOnce() -> Observation) {
         let listener = Arc::clone(&accept.listener);
-        let (accept, now) = (Arc::new(accept), self.clock().now());
-        let key = loop {
-            let id = mint::connection_id();
-            if self.ledger().open_front(id, Arc::clone(&accept), now).is_ok() {
-                break HalfKey::front(id, self.ledger().instance());
-            }
-        };
+        let (key, _) = self.open_front(accept, self.clock().now());
         self.live().count_opened(&listener);
         drop(socket);
         let ending = Ending { observations: vec![seen()], hop: HopCount::default(), undelivered: 0 };
@@ -176,6 +164,17 @@ impl ConnectionManager {
     /// The clocks.
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
+    }
+
+    /// Opens a front's record under a new id.
+    fn open_front(&self, accept: Accept, now: Now) -> (HalfKey, Arc<Traffic>) {
+        let accept = Arc::new(accept);
+        loop {
+            let id = mint::connection_id();
+            if let Ok(traffic) = self.ledger().open_front(id, Arc::clone(&accept), now) {
+                return (HalfKey::front(id, self.ledger().instance()), traffic);
+            }
+        }
     }
 
     fn track(

@@ -50,14 +50,6 @@ pub(crate) fn turn_away(app: &App, socket: TcpStream, remote: SocketAddr, port: 
     });
 }
 
-/// Where a connection's beginning led.
-pub(crate) enum Begun {
-    /// To its end.
-    Over(Box<Partings>),
-    /// To two sockets that are relayed between.
-    Relaying(Box<Pair>),
-}
-
 /// Two sockets, and how they are relayed between.
 pub(crate) struct Pair {
     pub(crate) client: Leg,
@@ -66,12 +58,6 @@ pub(crate) struct Pair {
     pub(crate) chunk: Vec<u8>,
     pub(crate) options: RelayOptions,
     pub(crate) limits: FarewellLimits,
-}
-
-impl From<Partings> for Begun {
-    fn from(partings: Partings) -> Self {
-        Self::Over(Box::new(partings))
-    }
 }
 
 /// Serves one accepted socket, from its first moment to the end of its record.
@@ -91,8 +77,8 @@ pub(crate) async fn serve(
     let ends = Ends { client, local };
     let begun = Box::pin(begin(&app, &mut tracked, leg, ends, &port, in_hand)).instrument(span.clone()).await;
     let partings = match begun {
-        Begun::Over(partings) => *partings,
-        Begun::Relaying(pair) => Box::pin(relay(&mut tracked, pair)).instrument(span).await,
+        Ok(pair) => Box::pin(relay(&mut tracked, pair)).instrument(span).await,
+        Err(over) => *over,
     };
 
     let Partings { client, other, undelivered, limits } = partings;
@@ -122,7 +108,7 @@ async fn begin(
     ends: Ends,
     port: &Port,
     mut in_hand: Option<InHand>,
-) -> Begun {
+) -> Result<Box<Pair>, Box<Partings>> {
     let address = ends.client;
     let limits = &app.early.farewell;
     if let Err(reason) = app.manager.ledger().admit(tracked.key(), address.ip(), &app.admission) {
@@ -130,7 +116,7 @@ async fn begin(
         if let Some((rule, observed)) = app.limit_behind(reason) {
             seen = seen.by_rule(rule, observed);
         }
-        return end(tracked, client, seen, Goodbye::Abort, Vec::new(), limits).into();
+        return Err(end(tracked, client, seen, Goodbye::Abort, Vec::new(), limits).into());
     }
 
     let initial = if app.table.server_speaks_first(port.number) {
@@ -140,14 +126,14 @@ async fn begin(
         tracked.phase(Phase::InitialData);
         match read_initial_data(&client, tracked, app.initial_data_bytes, in_hand.as_mut()).await {
             Ok(initial) => initial,
-            Err(none) => return without_initial_data(tracked, client, none, limits).into(),
+            Err(none) => return Err(without_initial_data(tracked, client, none, limits).into()),
         }
     };
 
     let state = match route(app, tracked, address, port, &initial) {
         Ok(state) => state,
         Err(reason) => {
-            return refuse(tracked, client, reason, alert_for(reason, &initial), limits).into();
+            return Err(refuse(tracked, client, reason, alert_for(reason, &initial), limits).into());
         }
     };
     if state.bounds.keepalive != app.keepalive {
@@ -156,15 +142,16 @@ async fn begin(
     match &state.entry.transport {
         Transport::Block => {
             let alert = alert_for(Reason::RouteBlocked, &initial);
-            refuse(tracked, client, Reason::RouteBlocked, alert, limits).into()
+            Err(refuse(tracked, client, Reason::RouteBlocked, alert, limits).into())
         }
         Transport::Relay { .. } => {
             drop(in_hand);
-            connect_to_target(app, tracked, client, state, initial).await.unwrap_or_else(Begun::from)
+            Ok(Box::new(connect_to_target(app, tracked, client, state, initial).await?))
         }
         Transport::Bridge { .. } => {
-            let bridged = forward_to_network_proxy(app, tracked, client, ends, state, initial, in_hand).await;
-            bridged.unwrap_or_else(Begun::from)
+            let bridged =
+                forward_to_network_proxy(app, tracked, client, ends, state, initial, in_hand).await?;
+            Ok(Box::new(bridged))
         }
     }
 }
@@ -231,7 +218,7 @@ async fn connect_to_target(
     client: Leg,
     state: &EntryState,
     initial: InitialData,
-) -> Result<Begun, Partings> {
+) -> Result<Pair, Partings> {
     let bounds = &state.bounds;
     let Some(address) = state.next_target() else {
         return Err(refuse(tracked, client, Reason::NoHealthyTarget, None, &bounds.farewell));
@@ -278,8 +265,7 @@ async fn connect_to_target(
     tracked.record([connected, Change::Phase(Phase::Relaying, None)]);
 
     let (options, limits) = (bounds.relay.clone(), bounds.farewell.clone());
-    let pair = Pair { client, other: target, chunk: initial.chunk, options, limits };
-    Ok(Begun::Relaying(Box::new(pair)))
+    Ok(Pair { client, other: target, chunk: initial.chunk, options, limits })
 }
 
 /// Relays until it is over.

@@ -17,8 +17,7 @@ use tokio::sync::SemaphorePermit;
 use crate::app::{App, EntryState};
 use crate::bounds::hop_answer;
 use crate::connection::{
-    Begun, Ends, Pair, Partings, alert_for, arm_max_lifetime, end, expired, left, left_before_connect,
-    ordered,
+    Ends, Pair, Partings, alert_for, arm_max_lifetime, end, expired, left, left_before_connect, ordered,
 };
 use crate::first_bytes::InitialData;
 
@@ -63,7 +62,7 @@ pub(crate) async fn forward_to_network_proxy(
     state: &EntryState,
     initial: InitialData,
     mut in_hand: Option<InHand>,
-) -> Result<Begun, Partings> {
+) -> Result<Pair, Partings> {
     let limits = &state.bounds.farewell;
     tracked.deadlines_mut().keep_only(&[]);
     arm_max_lifetime(tracked, state);
@@ -327,12 +326,12 @@ fn to_relay(
     hop: Leg,
     proxy: &NetworkProxy,
     state: &EntryState,
-) -> Begun {
+) -> Pair {
     tracked.deadlines_mut().keep_only(&[DeadlineName::MaxLifetime]);
     tracked.arm(DeadlineName::Backstop, &state.bounds.bridged_idle(proxy.largest_idle), Restart::OnBytes);
     tracked.phase(Phase::Relaying);
     let (options, limits) = (state.bounds.bridged(proxy.half_close), state.bounds.farewell.clone());
-    Begun::Relaying(Box::new(Pair { client, other: hop, chunk: Vec::new(), options, limits }))
+    Pair { client, other: hop, chunk: Vec::new(), options, limits }
 }
 
 /// The wait was in vain: tells the client and says why.
