@@ -7,19 +7,31 @@ use std::time::Duration;
 
 use ledger::{InstanceId, Message};
 use prost::Message as _;
+use prost::bytes::Bytes;
 
-use crate::convert::message::{Inbound, decode as read, encode as write};
+use crate::convert::message::{Inbound, Reader, encode as write};
 use crate::proto::control::v1::SyncMessage;
 
 /// The bytes of `message`.
-pub fn encode(message: &Message) -> Vec<u8> {
-    write(message, Duration::ZERO).encode_to_vec()
+pub fn encode(message: &Message) -> Bytes {
+    write(message, Duration::ZERO).encode_to_vec().into()
 }
 
-/// The message of `sender` that these are the bytes of; `None` where they are of none.
-pub fn decode(bytes: &[u8], sender: InstanceId) -> Option<Message> {
-    match read(SyncMessage::decode(bytes).ok()?, sender).ok()? {
-        Inbound::Ledger(message, _) => Some(message),
-        Inbound::Hello(_) | Inbound::Notice(_) | Inbound::Unknown => None,
+/// Reads the messages of one sender.
+#[derive(Debug)]
+pub struct Decoder(Reader);
+
+impl Decoder {
+    /// Reads what `sender` sends.
+    pub fn of(sender: InstanceId) -> Self {
+        Self(Reader::of(sender))
+    }
+
+    /// The message that these are the bytes of; `None` where they are of none.
+    pub fn decode(&mut self, bytes: Bytes) -> Option<Message> {
+        match self.0.read(SyncMessage::decode(bytes).ok()?).ok()? {
+            Inbound::Ledger(message, _) => Some(message),
+            Inbound::Hello(_) | Inbound::Notice(_) | Inbound::Unknown => None,
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::fmt;
 pub(crate) mod books;
 pub(crate) mod ends;
 pub(crate) mod groups;
+pub(crate) mod known;
 pub(crate) mod message;
 pub(crate) mod record;
 pub(crate) mod scalar;
@@ -43,6 +44,8 @@ pub(crate) enum Fault {
     TooMany(usize),
     /// Numbers that contradict each other.
     Contradiction,
+    /// Not what the field's type is encoded as.
+    Encoding,
 }
 
 impl Fault {
@@ -64,6 +67,7 @@ impl fmt::Display for Malformed {
             Fault::TooLong(limit) => write!(f, "{field} is longer than {limit} bytes"),
             Fault::TooMany(limit) => write!(f, "{field} has more than {limit} elements"),
             Fault::Contradiction => write!(f, "{field} contradicts itself"),
+            Fault::Encoding => write!(f, "{field} is not encoded as its type is"),
         }
     }
 }

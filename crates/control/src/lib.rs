@@ -36,6 +36,7 @@ pub mod thread;
 mod time;
 mod token;
 mod wake;
+mod wire;
 
 pub use access::{Access, OffLoopback, Plaintext, Reading};
 pub use convert::message::InnerTerms;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::convert::Malformed;
-use crate::convert::message::{Acknowledged, Inbound, Notice, decode, encode};
+use crate::convert::message::{Acknowledged, Inbound, Notice, Reader, encode};
 use crate::outbox::{Announcement, Outbox};
 use crate::proto::control::v1::SyncMessage;
 use crate::time::Time;
@@ -139,6 +139,7 @@ impl Established {
     {
         let active = || self.time.now().active;
         let mut turn = Turn::new(active());
+        let mut reader = Reader::of(self.at.peer);
         turn.outbox.owe(std::mem::take(&mut around.owed));
         turn.outbox.announce(around.announced.borrow_and_update().clone());
         loop {
@@ -160,7 +161,7 @@ impl Established {
                         Some(Err(status)) => return Over::Broken(status),
                         None => return Over::Ended(SessionEnd::Lost),
                     };
-                    if let Err(over) = self.receive(message, &mut around, &mut turn.outbox) {
+                    if let Err(over) = self.receive(reader.read(message), &mut around, &mut turn.outbox) {
                         return over;
                     }
                     turn.speak(active());
@@ -204,7 +205,7 @@ impl Established {
 
     fn receive<T, H>(
         &self,
-        message: SyncMessage,
+        message: Result<Inbound, Malformed>,
         around: &mut Surroundings<T, H>,
         outbox: &mut Outbox,
     ) -> Result<(), Over>
@@ -212,7 +213,7 @@ impl Established {
         T: FnMut(Notice) -> Option<Acknowledged>,
         H: FnMut(Duration),
     {
-        match decode(message, self.at.peer).map_err(Over::Malformed)? {
+        match message.map_err(Over::Malformed)? {
             Inbound::Ledger(message, clock) => {
                 self.ledger.receive(self.at, message, self.time.now()).map_err(Over::Ended)?;
                 if let Some(clock) = clock {

@@ -16,7 +16,7 @@ use tonic::{Code, Request, Status};
 
 use super::tables::Assembly;
 use super::{Upstream, UpstreamState};
-use crate::convert::message::{Acknowledged, Greeting, Inbound, LARGEST_MESSAGE, Terms, decode, protocol_of};
+use crate::convert::message::{Acknowledged, Greeting, Inbound, LARGEST_MESSAGE, Reader, Terms, protocol_of};
 use crate::proto::control::v1::control_service_client::ControlServiceClient;
 use crate::proto::control::v1::{SyncMessage, SyncRequest, SyncResponse};
 use crate::session::{Established, Over, Surroundings};
@@ -175,7 +175,7 @@ fn greeting(first: SyncMessage) -> Result<Greeting, DialError> {
     if !spoken_by_both(theirs) {
         return Err(DialError::Protocol(theirs.0, theirs.1, PROTOCOL.0, PROTOCOL.1));
     }
-    match decode(first, ledger::InstanceId(0)) {
+    match Reader::of(ledger::InstanceId(0)).read(first) {
         Ok(Inbound::Hello(greeting)) => Ok(*greeting),
         Ok(_) => Err(no_hello()),
         Err(malformed) => Err(DialError::Answer(malformed.to_string())),

@@ -1,6 +1,6 @@
 //! What was seen and how it ended: observations, ends, terminations, settlements.
 //!
-//! *Owns* these messages in both directions. *Never* drops an enum number that can be kept: a reason or phase
+//! *Owns* these messages in both directions: as a record shows them, and as they travel. *Never* drops an enum number that can be kept: a reason or phase
 //! that this build does not know is shown by its number and ranks by the class that travelled with it.
 //! *Invariant*: the evidence that decides a root cause (order, class, reason, leg) is never clipped.
 
@@ -10,10 +10,12 @@ use ledger::{
 };
 
 use super::scalar::{
-    clip, count, duration, list, optional_text, read_duration, read_text, read_timestamp, required, timestamp,
+    clip, clipped, count, duration, duration_of, push, required, text_of, timestamp, timestamp_of,
+    write_duration, write_timestamp,
 };
 use super::{Fault, Malformed};
 use crate::proto::admin::v1 as wire;
+use crate::wire::{Fields, Writer};
 
 /// Bytes of an observation's detail.
 pub(crate) const DETAIL: usize = 200;
@@ -64,7 +66,12 @@ pub(crate) fn read_leg(number: i32) -> Option<LegName> {
 
 /// A leg's number; none is unspecified.
 pub(crate) fn leg(leg: Option<LegName>) -> i32 {
-    leg.map_or(0, |leg| leg as i32)
+    leg_number(leg).into()
+}
+
+/// The same, as it travels.
+pub(super) fn leg_number(leg: Option<LegName>) -> u8 {
+    leg.map_or(0, |leg| leg as u8)
 }
 
 /// A role's number.
@@ -92,12 +99,25 @@ fn rule(rule: &Rule) -> wire::Rule {
     }
 }
 
-fn read_rule(rule: wire::Rule) -> Result<Rule, Malformed> {
-    Ok(Rule {
-        name: read_text(rule.name, "rule.name")?,
-        limit: read_text(rule.limit, "rule.limit")?,
-        source: read_text(rule.source, "rule.source")?,
-    })
+fn write_rule(writer: &mut Writer, field: u32, rule: &Rule) {
+    writer.message(field, |writer| {
+        writer.text(1, clipped(&rule.name, SHORT));
+        writer.text(2, clipped(&rule.limit, SHORT));
+        writer.text(3, clipped(&rule.source, SOURCE));
+    });
+}
+
+fn read_rule(mut fields: Fields<'_>) -> Result<Rule, Malformed> {
+    let (mut name, mut limit, mut source) = ("", "", "");
+    while let Some((number, value)) = fields.next()? {
+        match number {
+            1 => name = text_of(value, "rule.name")?,
+            2 => limit = text_of(value, "rule.limit")?,
+            3 => source = text_of(value, "rule.source")?,
+            _ => {}
+        }
+    }
+    Ok(Rule { name: name.into(), limit: limit.into(), source: source.into() })
 }
 
 pub(crate) fn observation(seen: &Observation) -> wire::Observation {
@@ -113,16 +133,51 @@ pub(crate) fn observation(seen: &Observation) -> wire::Observation {
     }
 }
 
-fn read_observation(seen: wire::Observation) -> Result<Observation, Malformed> {
+/// As [`observation`], into a half that travels.
+fn write_observation(writer: &mut Writer, seen: &Observation) {
+    writer.number(1, seen.reason.number());
+    writer.number(2, seen.class as u8);
+    writer.number(3, seen.initiator as u8);
+    writer.number(4, leg_number(seen.leg));
+    write_duration(writer, 5, seen.after);
+    if let Some(rule) = &seen.rule {
+        write_rule(writer, 6, rule);
+    }
+    write_optional(writer, 7, seen.observed.as_deref(), SHORT);
+    write_optional(writer, 8, seen.detail.as_deref(), DETAIL);
+}
+
+fn write_optional(writer: &mut Writer, field: u32, text: Option<&str>, limit: usize) {
+    if let Some(text) = text {
+        writer.present_text(field, clipped(text, limit));
+    }
+}
+
+fn read_observation(mut fields: Fields<'_>) -> Result<Observation, Malformed> {
+    let (mut reason, mut class, mut initiator, mut leg, mut after) = (0, 0, 0, 0, None);
+    let (mut rule, mut observed, mut detail) = (None, None, None);
+    while let Some((number, value)) = fields.next()? {
+        match number {
+            1 => reason = value.enumeration("observation.reason")?,
+            2 => class = value.enumeration("observation.evidence_class")?,
+            3 => initiator = value.enumeration("observation.initiator")?,
+            4 => leg = value.enumeration("observation.leg")?,
+            5 => after = Some(duration_of(value, "observation.after")?),
+            6 => rule = Some(read_rule(value.fields("observation.rule")?)?),
+            7 => observed = Some(text_of(value, "observation.observed")?.into()),
+            8 => detail = Some(text_of(value, "observation.detail")?.into()),
+            _ => {}
+        }
+    }
     Ok(Observation {
-        reason: read_reason(seen.reason, "observation.reason")?,
-        class: read_class(seen.evidence_class),
-        initiator: read_initiator(seen.initiator),
-        leg: read_leg(seen.leg),
-        after: read_duration(seen.after, "observation.after")?,
-        rule: seen.rule.map(read_rule).transpose()?,
-        observed: optional_text(seen.observed, "observation.observed")?,
-        detail: optional_text(seen.detail, "observation.detail")?,
+        reason: read_reason(reason, "observation.reason")?,
+        class: read_class(class),
+        initiator: read_initiator(initiator),
+        leg: read_leg(leg),
+        after: required(after, "observation.after")?,
+        rule,
+        observed,
+        detail,
     })
 }
 
@@ -143,22 +198,66 @@ pub(crate) fn end(end: &End) -> wire::End {
     }
 }
 
+/// As [`end`], into a half that travels.
+pub(super) fn write_end(writer: &mut Writer, end: &End) {
+    writer.number(1, end.phase.number());
+    for seen in &end.observations {
+        writer.message(2, |writer| write_observation(writer, seen));
+    }
+    write_duration(writer, 3, end.suspended);
+    writer.message(4, |writer| {
+        writer.number(1, end.hop.sent);
+        writer.number(2, end.hop.received);
+        writer.flag(3, end.hop.read_to_eof);
+    });
+    writer.number(5, end.undelivered);
+    write_timestamp(writer, 6, end.at);
+    write_duration(writer, 7, end.age);
+}
+
 /// The same, read.
-pub(crate) fn read_end(end: wire::End) -> Result<End, Malformed> {
-    let hop = required(end.hop, "end.hop")?;
+pub(super) fn read_end(mut fields: Fields<'_>) -> Result<End, Malformed> {
+    let mut phase = 0;
+    let mut observations = Vec::new();
+    let (mut suspended, mut hop, mut undelivered, mut at, mut age) = (None, None, 0, None, None);
+    while let Some((number, value)) = fields.next()? {
+        match number {
+            1 => phase = value.enumeration("end.phase")?,
+            2 => {
+                let field = "end.observations";
+                let seen = read_observation(value.fields(field)?)?;
+                push(&mut observations, End::MAX_OBSERVATIONS, field, seen)?;
+            }
+            3 => suspended = Some(duration_of(value, "end.suspended")?),
+            4 => hop = Some(read_hop_count(value.fields("end.hop")?)?),
+            5 => undelivered = value.number("end.undelivered_bytes")?,
+            6 => at = Some(timestamp_of(value, "end.ended_at")?),
+            7 => age = Some(duration_of(value, "end.age")?),
+            _ => {}
+        }
+    }
     Ok(End {
-        phase: read_phase(end.phase, "end.phase")?,
-        observations: list(end.observations, End::MAX_OBSERVATIONS, "end.observations", read_observation)?,
-        suspended: read_duration(end.suspended, "end.suspended")?,
-        hop: HopCount {
-            sent: count(hop.sent_bytes, "end.hop.sent_bytes")?,
-            received: count(hop.received_bytes, "end.hop.received_bytes")?,
-            read_to_eof: hop.read_to_eof,
-        },
-        undelivered: count(end.undelivered_bytes, "end.undelivered_bytes")?,
-        at: read_timestamp(end.ended_at, "end.ended_at")?,
-        age: read_duration(end.age, "end.age")?,
+        hop: required(hop, "end.hop")?,
+        phase: read_phase(phase, "end.phase")?,
+        observations,
+        suspended: required(suspended, "end.suspended")?,
+        undelivered: count(undelivered, "end.undelivered_bytes")?,
+        at: required(at, "end.ended_at")?,
+        age: required(age, "end.age")?,
     })
+}
+
+fn read_hop_count(mut fields: Fields<'_>) -> Result<HopCount, Malformed> {
+    let mut hop = HopCount::default();
+    while let Some((number, value)) = fields.next()? {
+        match number {
+            1 => hop.sent = count(value.number("end.hop.sent_bytes")?, "end.hop.sent_bytes")?,
+            2 => hop.received = count(value.number("end.hop.received_bytes")?, "end.hop.received_bytes")?,
+            3 => hop.read_to_eof = value.flag("end.hop.read_to_eof")?,
+            _ => {}
+        }
+    }
+    Ok(hop)
 }
 
 /// A cause.
@@ -177,33 +276,108 @@ pub(crate) fn termination(cause: &Termination) -> wire::Termination {
     }
 }
 
-fn read_termination(cause: wire::Termination) -> Result<Termination, Malformed> {
+/// As [`termination`], into a half that travels.
+fn write_termination(writer: &mut Writer, cause: &Termination) {
+    writer.number(1, cause.reason.number());
+    writer.number(2, cause.class as u8);
+    writer.number(3, cause.initiator as u8);
+    writer.number(4, cause.phase.number());
+    writer.number(5, leg_number(cause.side));
+    if let Some(rule) = &cause.rule {
+        write_rule(writer, 6, rule);
+    }
+    write_optional(writer, 7, cause.observed.as_deref(), SHORT);
+    write_optional(writer, 8, cause.evidence.as_deref(), DETAIL);
+    writer.text(9, clipped(&cause.sentence, SENTENCE));
+    for link in cause.chain.iter().take(LINKS) {
+        writer.present_text(10, clipped(link, LINK));
+    }
+}
+
+fn read_termination(mut fields: Fields<'_>) -> Result<Termination, Malformed> {
+    let (mut reason, mut class, mut initiator, mut phase, mut side) = (0, 0, 0, 0, 0);
+    let (mut rule, mut observed, mut evidence) = (None, None, None);
+    let mut sentence = "";
+    let mut chain = Vec::new();
+    while let Some((number, value)) = fields.next()? {
+        match number {
+            1 => reason = value.enumeration("termination.reason")?,
+            2 => class = value.enumeration("termination.evidence_class")?,
+            3 => initiator = value.enumeration("termination.initiator")?,
+            4 => phase = value.enumeration("termination.phase")?,
+            5 => side = value.enumeration("termination.side")?,
+            6 => rule = Some(read_rule(value.fields("termination.rule")?)?),
+            7 => observed = Some(text_of(value, "termination.observed")?.into()),
+            8 => evidence = Some(text_of(value, "termination.evidence")?.into()),
+            9 => sentence = text_of(value, "termination.sentence")?,
+            10 => {
+                let field = "termination.chain";
+                push(&mut chain, LINKS, field, text_of(value, field)?.into())?;
+            }
+            _ => {}
+        }
+    }
     Ok(Termination {
-        reason: read_reason(cause.reason, "termination.reason")?,
-        class: read_class(cause.evidence_class),
-        initiator: read_initiator(cause.initiator),
-        phase: read_phase(cause.phase, "termination.phase")?,
-        side: read_leg(cause.side),
-        rule: cause.rule.map(read_rule).transpose()?,
-        observed: optional_text(cause.observed, "termination.observed")?,
-        evidence: optional_text(cause.evidence, "termination.evidence")?,
-        sentence: read_text(cause.sentence, "termination.sentence")?,
-        chain: list(cause.chain, LINKS, "termination.chain", |link| read_text(link, "termination.chain"))?,
+        reason: read_reason(reason, "termination.reason")?,
+        class: read_class(class),
+        initiator: read_initiator(initiator),
+        phase: read_phase(phase, "termination.phase")?,
+        side: read_leg(side),
+        rule,
+        observed,
+        evidence,
+        sentence: sentence.into(),
+        chain,
     })
+}
+
+const fn settled_from(from: SettledFrom) -> wire::SettledFrom {
+    match from {
+        SettledFrom::Both => wire::SettledFrom::Both,
+        SettledFrom::Alone => wire::SettledFrom::Alone,
+        SettledFrom::Only => wire::SettledFrom::Only,
+    }
 }
 
 /// A cause and what came after it.
 pub(crate) fn settlement(settlement: &Settlement) -> wire::Settlement {
-    let from = match settlement.from {
-        SettledFrom::Both => wire::SettledFrom::Both,
-        SettledFrom::Alone => wire::SettledFrom::Alone,
-        SettledFrom::Only => wire::SettledFrom::Only,
-    };
     wire::Settlement {
         cause: Some(termination(&settlement.cause)),
-        settled_from: from.into(),
+        settled_from: settled_from(settlement.from).into(),
         late_evidence: settlement.late.iter().take(LATE).map(|late| clip(late, LINK)).collect(),
     }
+}
+
+/// As [`settlement`], into a half that travels.
+pub(super) fn write_settlement(writer: &mut Writer, settlement: &Settlement) {
+    writer.message(1, |writer| write_termination(writer, &settlement.cause));
+    writer.number(2, settled_from(settlement.from) as u8);
+    for late in settlement.late.iter().take(LATE) {
+        writer.present_text(3, clipped(late, LINK));
+    }
+}
+
+/// The same, read.
+pub(super) fn read_settlement(mut fields: Fields<'_>) -> Result<Settlement, Malformed> {
+    let (mut cause, mut from, mut late) = (None, 0, Vec::new());
+    while let Some((number, value)) = fields.next()? {
+        match number {
+            1 => cause = Some(read_termination(value.fields("settlement.cause")?)?),
+            2 => from = value.enumeration("settlement.settled_from")?,
+            3 => {
+                let field = "settlement.late_evidence";
+                push(&mut late, LATE, field, text_of(value, field)?.into())?;
+            }
+            _ => {}
+        }
+    }
+    let from = match wire::SettledFrom::try_from(from) {
+        Ok(wire::SettledFrom::Both) => SettledFrom::Both,
+        Ok(wire::SettledFrom::Alone) => SettledFrom::Alone,
+        Ok(wire::SettledFrom::Only) => SettledFrom::Only,
+        _ => return Err(Fault::Number(from.into()).of("settlement.settled_from")),
+    };
+    Ok(Settlement { cause: required(cause, "settlement.cause")?, from, late })
 }
 
 /// The cause as a record shows it: what came after settlement is at the end of the chain.
@@ -212,21 +386,4 @@ pub(crate) fn ended_by(settlement: &Settlement) -> wire::Termination {
     let late = settlement.late.iter().take(LATE).map(|late| clip(late, LINK));
     ended.chain.extend(late.map(|late| format!("{late} (later)")));
     ended
-}
-
-/// The same, read.
-pub(crate) fn read_settlement(settlement: wire::Settlement) -> Result<Settlement, Malformed> {
-    let from = match wire::SettledFrom::try_from(settlement.settled_from) {
-        Ok(wire::SettledFrom::Both) => SettledFrom::Both,
-        Ok(wire::SettledFrom::Alone) => SettledFrom::Alone,
-        Ok(wire::SettledFrom::Only) => SettledFrom::Only,
-        _ => return Err(Fault::Number(settlement.settled_from.into()).of("settlement.settled_from")),
-    };
-    Ok(Settlement {
-        cause: read_termination(required(settlement.cause, "settlement.cause")?)?,
-        from,
-        late: list(settlement.late_evidence, LATE, "settlement.late_evidence", |late| {
-            read_text(late, "settlement.late_evidence")
-        })?,
-    })
 }

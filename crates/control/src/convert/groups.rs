@@ -1,18 +1,20 @@
 //! The groups of a half in which its facts change: accept, routing, hop, TLS, target.
 //!
-//! *Owns* these messages in both directions. *Never* sends more than a bounded part of what a client chose
+//! *Owns* these messages in both directions: as a record shows them, and as they travel. *Never* sends more than a bounded part of what a client chose
 //! (server name, ALPN). *Invariant*: each group is absolute: it replaces the one before.
 
 use std::sync::Arc;
 
 use ledger::{Accept, AddressSource, Attempt, Hop, Routing, Target, Tls};
 
+use super::known::Known;
 use super::scalar::{
-    clip, duration, id, list, optional_address, optional_duration, optional_text, read_address, read_text,
-    read_timestamp, timestamp,
+    address_of, clip, clipped, duration, duration_of, id, push, required, text_of, timestamp, timestamp_of,
+    write_duration, write_timestamp,
 };
 use super::{Fault, Malformed};
 use crate::proto::admin::v1 as wire;
+use crate::wire::{Fields, Writer};
 
 /// Bytes of a configured name.
 const NAME: usize = 255;
@@ -39,20 +41,45 @@ pub(crate) fn accept(accept: &Accept) -> wire::Accept {
     }
 }
 
-pub(crate) fn read_accept(accept: wire::Accept) -> Result<Arc<Accept>, Malformed> {
-    let source = match wire::AddressSource::try_from(accept.address_source) {
+/// As [`accept`], into a half that travels.
+pub(super) fn write_accept(writer: &mut Writer, accept: &Accept) {
+    writer.text(1, clipped(&accept.listener, TOKEN));
+    writer.address(2, accept.client);
+    writer.address(3, accept.remote);
+    writer.address(4, accept.local);
+    writer.number(5, accept.source as u8);
+    write_timestamp(writer, 6, accept.at);
+}
+
+pub(super) fn read_accept(mut fields: Fields<'_>, known: &mut Known) -> Result<Arc<Accept>, Malformed> {
+    let mut listener = "";
+    let (mut client, mut remote, mut local) = (None, None, None);
+    let mut source = 0;
+    let mut at = None;
+    while let Some((number, value)) = fields.next()? {
+        match number {
+            1 => listener = text_of(value, "accept.listener")?,
+            2 => client = Some(address_of(value, "accept.client_address")?),
+            3 => remote = Some(address_of(value, "accept.remote_address")?),
+            4 => local = Some(address_of(value, "accept.local_address")?),
+            5 => source = value.enumeration("accept.address_source")?,
+            6 => at = Some(timestamp_of(value, "accept.accepted_at")?),
+            _ => {}
+        }
+    }
+    let source = match wire::AddressSource::try_from(source) {
         Ok(wire::AddressSource::Socket) => AddressSource::Socket,
         Ok(wire::AddressSource::ProxyV1) => AddressSource::ProxyV1,
         Ok(wire::AddressSource::ProxyV2) => AddressSource::ProxyV2,
-        _ => return Err(Fault::Number(accept.address_source.into()).of("accept.address_source")),
+        _ => return Err(Fault::Number(source.into()).of("accept.address_source")),
     };
     Ok(Arc::new(Accept {
-        listener: read_text(accept.listener, "accept.listener")?,
-        client: read_address(&accept.client_address, "accept.client_address")?,
-        remote: read_address(&accept.remote_address, "accept.remote_address")?,
-        local: read_address(&accept.local_address, "accept.local_address")?,
+        listener: known.texts.text(listener)?,
+        client: client.ok_or(Fault::Address.of("accept.client_address"))?,
+        remote: remote.ok_or(Fault::Address.of("accept.remote_address"))?,
+        local: local.ok_or(Fault::Address.of("accept.local_address"))?,
         source,
-        at: read_timestamp(accept.accepted_at, "accept.accepted_at")?,
+        at: required(at, "accept.accepted_at")?,
     }))
 }
 
@@ -69,18 +96,47 @@ pub(crate) fn routing(routing: &Routing) -> wire::Routing {
     }
 }
 
-pub(crate) fn read_routing(routing: wire::Routing) -> Result<Arc<Routing>, Malformed> {
-    Ok(Arc::new(Routing {
-        entry: optional_text(routing.entry, "routing.entry")?,
-        route: optional_text(routing.route, "routing.route")?,
-        generation: routing.generation,
-        server_name: optional_text(routing.server_name, "routing.server_name")?,
-        alpn_offered: list(routing.alpn_offered, ALPN.0, "routing.alpn_offered", |text| {
-            read_text(text, "routing.alpn_offered")
-        })?,
-        trace: optional_text(routing.trace, "routing.trace")?,
-        protocol: optional_text(routing.protocol, "routing.protocol")?,
-    }))
+/// As [`routing`], into a half that travels.
+pub(super) fn write_routing(writer: &mut Writer, routing: &Routing) {
+    let text = |writer: &mut Writer, field, text: Option<&Arc<str>>, limit| {
+        if let Some(text) = text {
+            writer.present_text(field, clipped(text, limit));
+        }
+    };
+    text(writer, 1, routing.entry.as_ref(), NAME);
+    text(writer, 2, routing.route.as_ref(), NAME);
+    writer.number(3, routing.generation);
+    text(writer, 4, routing.server_name.as_ref(), NAME);
+    for offered in routing.alpn_offered.iter().take(ALPN.0) {
+        writer.present_text(5, clipped(offered, ALPN.1));
+    }
+    text(writer, 6, routing.trace.as_ref(), TRACE);
+    text(writer, 7, routing.protocol.as_ref(), TOKEN);
+}
+
+/// Most connections of an entry are routed alike.
+pub(super) fn read_routing(bytes: &[u8], known: &mut Known) -> Result<Arc<Routing>, Malformed> {
+    let Known { routings, texts, .. } = known;
+    routings.get(bytes, || {
+        let mut fields = Fields::of(bytes, "routing");
+        let mut routing = Routing::default();
+        while let Some((number, value)) = fields.next()? {
+            match number {
+                1 => routing.entry = Some(texts.text(text_of(value, "routing.entry")?)?),
+                2 => routing.route = Some(texts.text(text_of(value, "routing.route")?)?),
+                3 => routing.generation = value.number("routing.generation")?,
+                4 => routing.server_name = Some(texts.text(text_of(value, "routing.server_name")?)?),
+                5 => {
+                    let offered = text_of(value, "routing.alpn_offered")?.into();
+                    push(&mut routing.alpn_offered, ALPN.0, "routing.alpn_offered", offered)?;
+                }
+                6 => routing.trace = Some(text_of(value, "routing.trace")?.into()),
+                7 => routing.protocol = Some(texts.text(text_of(value, "routing.protocol")?)?),
+                _ => {}
+            }
+        }
+        Ok(Arc::new(routing))
+    })
 }
 
 pub(crate) fn hop(hop: &Hop) -> wire::Hop {
@@ -94,21 +150,47 @@ pub(crate) fn hop(hop: &Hop) -> wire::Hop {
     }
 }
 
-pub(crate) fn read_hop(hop: wire::Hop) -> Result<Hop, Malformed> {
-    let bridged = match (hop.bridged_instance_id, hop.bridged_attempt) {
-        (Some(instance), Some(attempt)) => {
-            Some((id(&instance, "hop.bridged_instance_id")?, Attempt(attempt)))
+/// As [`hop`], into a half that travels.
+pub(super) fn write_hop(writer: &mut Writer, hop: &Hop) {
+    if let Some((instance, attempt)) = hop.bridged {
+        writer.shown(1, instance);
+        writer.present(2, attempt.0);
+    }
+    if let Some(attempt) = hop.given_up {
+        writer.present(3, attempt.0);
+    }
+    writer.number(4, hop.attempts);
+    if let Some(address) = hop.local {
+        writer.address(5, address);
+    }
+    if let Some(address) = hop.remote {
+        writer.address(6, address);
+    }
+}
+
+pub(super) fn read_hop(mut fields: Fields<'_>) -> Result<Hop, Malformed> {
+    let mut hop = Hop::default();
+    let (mut instance, mut attempt) = (None, None);
+    while let Some((number, value)) = fields.next()? {
+        match number {
+            1 => {
+                let field = "hop.bridged_instance_id";
+                instance = Some(id(value.text(field)?, field)?);
+            }
+            2 => attempt = Some(Attempt(value.number("hop.bridged_attempt")?)),
+            3 => hop.given_up = Some(Attempt(value.number("hop.given_up_attempt")?)),
+            4 => hop.attempts = value.number32("hop.attempts")?,
+            5 => hop.local = Some(address_of(value, "hop.local_address")?),
+            6 => hop.remote = Some(address_of(value, "hop.remote_address")?),
+            _ => {}
         }
+    }
+    hop.bridged = match (instance, attempt) {
+        (Some(instance), Some(attempt)) => Some((instance, attempt)),
         (None, None) => None,
         _ => return Err(Fault::Contradiction.of("hop.bridged_attempt")),
     };
-    Ok(Hop {
-        bridged,
-        given_up: hop.given_up_attempt.map(Attempt),
-        attempts: hop.attempts,
-        local: optional_address(hop.local_address.as_deref(), "hop.local_address")?,
-        remote: optional_address(hop.remote_address.as_deref(), "hop.remote_address")?,
-    })
+    Ok(hop)
 }
 
 pub(crate) fn tls(tls: &Tls) -> wire::Tls {
@@ -120,13 +202,32 @@ pub(crate) fn tls(tls: &Tls) -> wire::Tls {
     }
 }
 
-pub(crate) fn read_tls(tls: wire::Tls) -> Result<Arc<Tls>, Malformed> {
-    Ok(Arc::new(Tls {
-        version: read_text(tls.version, "tls.version")?,
-        cipher: read_text(tls.cipher, "tls.cipher")?,
-        alpn: optional_text(tls.alpn, "tls.alpn")?,
-        resumed: tls.resumed,
-    }))
+/// As [`tls`], into a half that travels.
+pub(super) fn write_tls(writer: &mut Writer, tls: &Tls) {
+    writer.text(1, clipped(&tls.version, TOKEN));
+    writer.text(2, clipped(&tls.cipher, TOKEN));
+    if let Some(alpn) = &tls.alpn {
+        writer.present_text(3, clipped(alpn, TOKEN));
+    }
+    writer.flag(4, tls.resumed);
+}
+
+/// There are few combinations.
+pub(super) fn read_tls(bytes: &[u8], known: &mut Known) -> Result<Arc<Tls>, Malformed> {
+    known.tls.get(bytes, || {
+        let mut fields = Fields::of(bytes, "tls");
+        let (mut version, mut cipher, mut alpn, mut resumed) = ("", "", None, false);
+        while let Some((number, value)) = fields.next()? {
+            match number {
+                1 => version = text_of(value, "tls.version")?,
+                2 => cipher = text_of(value, "tls.cipher")?,
+                3 => alpn = Some(text_of(value, "tls.alpn")?.into()),
+                4 => resumed = value.flag("tls.resumed")?,
+                _ => {}
+            }
+        }
+        Ok(Arc::new(Tls { version: version.into(), cipher: cipher.into(), alpn, resumed }))
+    })
 }
 
 pub(crate) fn target(target: &Target) -> wire::Target {
@@ -138,11 +239,29 @@ pub(crate) fn target(target: &Target) -> wire::Target {
     }
 }
 
-pub(crate) fn read_target(target: wire::Target) -> Result<Arc<Target>, Malformed> {
-    Ok(Arc::new(Target {
-        name: read_text(target.name, "target.name")?,
-        address: optional_address(target.address.as_deref(), "target.address")?,
-        reused: target.reused,
-        connect: optional_duration(target.connect_duration, "target.connect_duration")?,
-    }))
+/// As [`target`], into a half that travels.
+pub(super) fn write_target(writer: &mut Writer, target: &Target) {
+    writer.text(1, clipped(&target.name, NAME));
+    if let Some(address) = target.address {
+        writer.address(2, address);
+    }
+    writer.flag(3, target.reused);
+    if let Some(connect) = target.connect {
+        write_duration(writer, 4, connect);
+    }
+}
+
+pub(super) fn read_target(mut fields: Fields<'_>, known: &mut Known) -> Result<Arc<Target>, Malformed> {
+    let mut name = "";
+    let (mut address, mut reused, mut connect) = (None, false, None);
+    while let Some((number, value)) = fields.next()? {
+        match number {
+            1 => name = text_of(value, "target.name")?,
+            2 => address = Some(address_of(value, "target.address")?),
+            3 => reused = value.flag("target.reused")?,
+            4 => connect = Some(duration_of(value, "target.connect_duration")?),
+            _ => {}
+        }
+    }
+    Ok(Arc::new(Target { name: known.texts.text(name)?, address, reused, connect }))
 }

@@ -7,16 +7,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ledger::{
-    Ack, Batch, HalfKey, Hello, InstanceId, MAX_HALVES, Message, Resume, Rhythm, SnapshotChunk, TrafficTotals,
-};
+use ledger::{Ack, Batch, HalfUpdate, Hello, InstanceId, MAX_HALVES, Message, Resume, Rhythm, SnapshotChunk};
+use prost::bytes::Bytes;
 
 use super::ends::{read_role, role};
+use super::known::Known;
 use super::scalar::{
     clip, duration, id, list, optional_text, read_address, read_duration, read_text, required,
 };
 use super::tally::{digest, read_digest, read_tally, tally};
-use super::update::{progress, read_progress, read_update, update};
+use super::update::{read_progress, read_update, write_progress, write_update, written};
 use super::{Fault, Malformed};
 use crate::key::HopKey;
 use crate::proto::control::v1 as wire;
@@ -24,6 +24,8 @@ use wire::sync_message::Message as Kind;
 
 /// The largest message that is sent or read.
 pub(crate) const LARGEST_MESSAGE: usize = 256 * 1024;
+/// About the bytes of one half's progress.
+const PROGRESS: usize = 128;
 /// Names without a certificate that are told.
 const NAMES: usize = 1_000;
 /// The largest route table.
@@ -87,7 +89,7 @@ pub struct InnerTerms {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
     /// From smartproxy.
-    RouteTable { generation: u64, offset: u64, total: u64, json: prost::bytes::Bytes },
+    RouteTable { generation: u64, offset: u64, total: u64, json: Bytes },
     /// From smartproxy: it takes no new clients.
     Drain,
     /// From networkproxy.
@@ -222,23 +224,24 @@ pub(crate) fn encode(message_of_ledger: &Message, active: Duration) -> wire::Syn
             after: batch.after,
             through: batch.through,
             horizon: batch.horizon,
-            halves: batch.halves.iter().map(update).collect(),
+            halves: updates(&batch.halves),
             digest: batch.digest.as_ref().map(digest),
         }),
         Message::Snapshot(chunk) => Kind::SnapshotChunk(wire::SnapshotChunk {
             index: chunk.index,
             through: chunk.through,
             base: chunk.base.as_ref().map(tally),
-            halves: chunk.halves.iter().map(update).collect(),
+            halves: updates(&chunk.halves),
             digest: chunk.digest.as_ref().map(digest),
         }),
         Message::Ack(ack) => Kind::Ack(wire::Ack { applied: ack.applied, chunks: ack.chunks }),
         Message::Heartbeat { position } => {
             Kind::Heartbeat(wire::Heartbeat { position: *position, active: Some(duration(active)) })
         }
-        Message::Progress(halves) => Kind::Progress(wire::Progress {
-            halves: halves.iter().map(|(key, totals)| progress(*key, totals)).collect(),
-        }),
+        Message::Progress(halves) => {
+            let halves = written(halves, halves.len() * PROGRESS, write_progress);
+            Kind::Progress(wire::Progress { halves })
+        }
         Message::Bye { through } => Kind::Bye(wire::Bye { through: *through }),
     })
 }
@@ -270,40 +273,59 @@ impl Notice {
     }
 }
 
-/// Reads a message of `sender`.
-pub(crate) fn decode(message: wire::SyncMessage, sender: InstanceId) -> Result<Inbound, Malformed> {
-    let Some(kind) = message.message else { return Ok(Inbound::Unknown) };
-    let halves = |halves, field| list(halves, MAX_HALVES, field, |half| read_update(half, sender));
-    let ledger = |message| Ok(Inbound::Ledger(message, None));
-    match kind {
-        Kind::Hello(hello) => Ok(Inbound::Hello(Box::new(Greeting::read(hello)?))),
-        Kind::Batch(batch) => ledger(Message::Batch(Batch {
-            after: batch.after,
-            through: batch.through,
-            horizon: batch.horizon,
-            halves: halves(batch.halves, "batch.halves")?,
-            digest: batch.digest.as_ref().map(read_digest).transpose()?,
-        })),
-        Kind::SnapshotChunk(chunk) => ledger(Message::Snapshot(SnapshotChunk {
-            index: chunk.index,
-            through: chunk.through,
-            base: chunk.base.map(read_tally).transpose()?,
-            halves: halves(chunk.halves, "snapshot_chunk.halves")?,
-            digest: chunk.digest.as_ref().map(read_digest).transpose()?,
-        })),
-        Kind::Ack(ack) => ledger(Message::Ack(Ack { applied: ack.applied, chunks: ack.chunks })),
-        Kind::Heartbeat(heartbeat) => {
-            let active = read_duration(heartbeat.active, "heartbeat.active")?;
-            Ok(Inbound::Ledger(Message::Heartbeat { position: heartbeat.position }, Some(active)))
+fn updates(halves: &[HalfUpdate]) -> Vec<Bytes> {
+    written(halves, halves.iter().map(HalfUpdate::weight).sum(), write_update)
+}
+
+/// Reads what one peer sends.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    sender: InstanceId,
+    known: Known,
+}
+
+impl Reader {
+    pub(crate) fn of(sender: InstanceId) -> Self {
+        Self { sender, known: Known::default() }
+    }
+
+    /// Reads one message.
+    pub(crate) fn read(&mut self, message: wire::SyncMessage) -> Result<Inbound, Malformed> {
+        let Some(kind) = message.message else { return Ok(Inbound::Unknown) };
+        let ledger = |message| Ok(Inbound::Ledger(message, None));
+        match kind {
+            Kind::Hello(hello) => Ok(Inbound::Hello(Box::new(Greeting::read(hello)?))),
+            Kind::Batch(batch) => ledger(Message::Batch(Batch {
+                after: batch.after,
+                through: batch.through,
+                horizon: batch.horizon,
+                halves: self.updates(batch.halves, "batch.halves")?,
+                digest: batch.digest.as_ref().map(read_digest).transpose()?,
+            })),
+            Kind::SnapshotChunk(chunk) => ledger(Message::Snapshot(SnapshotChunk {
+                index: chunk.index,
+                through: chunk.through,
+                base: chunk.base.map(read_tally).transpose()?,
+                halves: self.updates(chunk.halves, "snapshot_chunk.halves")?,
+                digest: chunk.digest.as_ref().map(read_digest).transpose()?,
+            })),
+            Kind::Ack(ack) => ledger(Message::Ack(Ack { applied: ack.applied, chunks: ack.chunks })),
+            Kind::Heartbeat(heartbeat) => {
+                let active = read_duration(heartbeat.active, "heartbeat.active")?;
+                Ok(Inbound::Ledger(Message::Heartbeat { position: heartbeat.position }, Some(active)))
+            }
+            Kind::Progress(progress) => {
+                let read = |half: Bytes| read_progress(&half, self.sender);
+                ledger(Message::Progress(list(progress.halves, MAX_HALVES, "progress.halves", read)?))
+            }
+            Kind::Bye(bye) => ledger(Message::Bye { through: bye.through }),
+            other => read_notice(other).map(|notice| notice.map_or(Inbound::Unknown, Inbound::Notice)),
         }
-        Kind::Progress(progress) => {
-            let read = |half: wire::HalfProgress| read_progress(&half, sender);
-            let halves: Vec<(HalfKey, TrafficTotals)> =
-                list(progress.halves, MAX_HALVES, "progress.halves", read)?;
-            ledger(Message::Progress(halves))
-        }
-        Kind::Bye(bye) => ledger(Message::Bye { through: bye.through }),
-        other => read_notice(other).map(|notice| notice.map_or(Inbound::Unknown, Inbound::Notice)),
+    }
+
+    fn updates(&mut self, halves: Vec<Bytes>, field: &'static str) -> Result<Vec<HalfUpdate>, Malformed> {
+        let Self { sender, known } = self;
+        list(halves, MAX_HALVES, field, |half| read_update(&half, *sender, known))
     }
 }
 

@@ -11,6 +11,7 @@ use ledger::Wall;
 use prost_types::Timestamp;
 
 use super::{Fault, Malformed};
+use crate::wire::{Value, Writer};
 
 /// No text of a peer is kept beyond this many bytes.
 pub(crate) const LONGEST_TEXT: usize = 4096;
@@ -52,6 +53,50 @@ pub(crate) fn optional_duration(
     }
 }
 
+/// A duration, as [`duration`] has it.
+pub(crate) fn write_duration(writer: &mut Writer, field: u32, value: Duration) {
+    let seconds = value.as_secs().min(LONGEST_SECONDS);
+    write_time(writer, field, seconds, value.subsec_nanos());
+}
+
+/// A time of day, as [`timestamp`] has it.
+pub(crate) fn write_timestamp(writer: &mut Writer, field: u32, at: Wall) {
+    write_time(writer, field, at.0 / 1_000_000, (at.0 % 1_000_000) as u32 * 1_000);
+}
+
+/// `google.protobuf.Duration` and `Timestamp` have the same fields.
+fn write_time(writer: &mut Writer, field: u32, seconds: u64, nanos: u32) {
+    writer.message(field, |time| {
+        time.number(1, seconds);
+        time.number(2, nanos);
+    });
+}
+
+/// A duration that travelled with a half.
+pub(crate) fn duration_of(value: Value<'_>, field: &'static str) -> Result<Duration, Malformed> {
+    let (seconds, nanos) = time_of(value, field)?;
+    read_duration(Some(prost_types::Duration { seconds, nanos }), field)
+}
+
+/// A time of day that travelled with a half.
+pub(crate) fn timestamp_of(value: Value<'_>, field: &'static str) -> Result<Wall, Malformed> {
+    let (seconds, nanos) = time_of(value, field)?;
+    read_timestamp(Some(Timestamp { seconds, nanos }), field)
+}
+
+fn time_of(value: Value<'_>, field: &'static str) -> Result<(i64, i32), Malformed> {
+    let mut fields = value.fields(field)?;
+    let (mut seconds, mut nanos) = (0, 0);
+    while let Some((number, value)) = fields.next()? {
+        match number {
+            1 => seconds = value.number(field)?.cast_signed(),
+            2 => nanos = value.enumeration(field)?,
+            _ => {}
+        }
+    }
+    Ok((seconds, nanos))
+}
+
 /// A time of day.
 pub(crate) fn timestamp(at: Wall) -> Timestamp {
     Timestamp { seconds: (at.0 / 1_000_000).cast_signed(), nanos: (at.0 % 1_000_000) as i32 * 1_000 }
@@ -73,17 +118,39 @@ pub(crate) fn read_address(text: &str, field: &'static str) -> Result<SocketAddr
     text.parse().map_err(|_| Fault::Address.of(field))
 }
 
-/// An address that may be absent.
-pub(crate) fn optional_address(
-    text: Option<&str>,
-    field: &'static str,
-) -> Result<Option<SocketAddr>, Malformed> {
-    text.map(|text| read_address(text, field)).transpose()
+/// An address that travelled with a half.
+pub(crate) fn address_of(value: Value<'_>, field: &'static str) -> Result<SocketAddr, Malformed> {
+    read_address(value.text(field)?, field)
 }
 
 /// `text`, clipped to `limit` bytes at a character's boundary.
 pub(crate) fn clip(text: &str, limit: usize) -> String {
-    text[..text.floor_char_boundary(limit)].to_owned()
+    clipped(text, limit).to_owned()
+}
+
+/// The part of `text` that travels.
+pub(crate) fn clipped(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}
+
+/// A text of bounded length that travelled with a half.
+pub(crate) fn text_of<'a>(value: Value<'a>, field: &'static str) -> Result<&'a str, Malformed> {
+    let text = value.text(field)?;
+    if text.len() > LONGEST_TEXT { Err(Fault::TooLong(LONGEST_TEXT).of(field)) } else { Ok(text) }
+}
+
+/// One more element of a list of bounded length.
+pub(crate) fn push<T>(
+    list: &mut Vec<T>,
+    limit: usize,
+    field: &'static str,
+    element: T,
+) -> Result<(), Malformed> {
+    if list.len() >= limit {
+        return Err(Fault::TooMany(limit).of(field));
+    }
+    list.push(element);
+    Ok(())
 }
 
 /// A text of bounded length, as whatever owns texts there.

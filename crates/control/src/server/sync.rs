@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::peers::Peers;
 use crate::access::Access;
-use crate::convert::message::{Acknowledged, Greeting, Inbound, Terms, decode, protocol_of};
+use crate::convert::message::{Acknowledged, Greeting, Inbound, Reader, Terms, protocol_of};
 use crate::proto::control::v1::control_service_server::ControlService;
 use crate::proto::control::v1::{SyncMessage, SyncRequest, SyncResponse};
 use crate::session::{Established, Over, Surroundings};
@@ -129,7 +129,7 @@ impl Sync {
             )));
         }
         // Whose it is, is what it says: nothing of it belongs to a half.
-        match decode(first, InstanceId(0)) {
+        match Reader::of(InstanceId(0)).read(first) {
             Ok(Inbound::Hello(greeting)) => Ok(*greeting),
             Ok(_) => Err(Status::invalid_argument("the first message must be a Hello")),
             Err(malformed) => Err(Status::invalid_argument(malformed.to_string())),

@@ -9,6 +9,7 @@ use control::api::control_channel::{
 };
 use control::server::Readiness;
 use ledger::ConnectionId;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
@@ -205,7 +206,12 @@ async fn a_gap_resets_the_session_and_disturbs_nobody() {
     let inner = Inner::start(&place, front.address);
     ready(&front, &inner).await;
     let mut raw = Raw::register(&front, &place, hello(instance(), 1)).await.unwrap();
-    let batch = Batch { after: 7, through: 8, halves: vec![live_half(99)], ..Batch::default() };
+    let batch = Batch {
+        after: 7,
+        through: 8,
+        halves: vec![live_half(99).encode_to_vec().into()],
+        ..Batch::default()
+    };
     raw.send(Message::Batch(batch)).await;
     let ended = raw.end().await.unwrap_err();
     assert_eq!(ended.code(), Code::Aborted);
@@ -225,7 +231,8 @@ async fn nonsense_ends_the_session_with_the_field_s_name() {
     let front = Front::start(&place);
     let mut raw = Raw::register(&front, &place, hello(instance(), 1)).await.unwrap();
     let half = HalfUpdate { connection_id: "nonsense".to_owned(), ..live_half(1) };
-    raw.send(Message::Batch(Batch { through: 1, halves: vec![half], ..Batch::default() })).await;
+    let halves = vec![half.encode_to_vec().into()];
+    raw.send(Message::Batch(Batch { through: 1, halves, ..Batch::default() })).await;
     let ended = raw.end().await.unwrap_err();
     assert_eq!(ended.code(), Code::InvalidArgument);
     assert!(ended.message().contains("half.connection_id"), "{ended}");
@@ -367,13 +374,12 @@ async fn a_peer_that_announces_more_than_its_limit_is_reset() {
     raw.send(Message::SnapshotChunk(nothing)).await;
     let mut position = 0;
     let ended = loop {
-        let halves: Vec<HalfUpdate> = (1..=256_u64)
-            .map(|offset| HalfUpdate {
-                seq: position + offset,
-                opened_seq: position + offset,
-                ..live_half(u128::from(position + offset))
-            })
-            .collect();
+        let half = |offset| HalfUpdate {
+            seq: position + offset,
+            opened_seq: position + offset,
+            ..live_half(u128::from(position + offset))
+        };
+        let halves = (1..=256_u64).map(|offset| half(offset).encode_to_vec().into()).collect();
         raw.send(Message::Batch(Batch {
             after: position,
             through: position + 256,

@@ -12,12 +12,12 @@ fn some_update() -> wire::HalfUpdate {
 }
 
 fn fault(update: wire::HalfUpdate) -> Malformed {
-    read_update(update, SENDER).unwrap_err()
+    read_update(&update.encode_to_vec()).unwrap_err()
 }
 
 #[test]
 fn the_least_that_is_a_half_is_read() {
-    assert!(read_update(some_update(), SENDER).is_ok());
+    assert!(read_update(&some_update().encode_to_vec()).is_ok());
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn ids_addresses_times_and_numbers_out_of_range_are_refused() {
         ..admin::Accept::default()
     };
     let with = |accept: admin::Accept| wire::HalfUpdate { accept: Some(accept), ..some_update() };
-    assert!(read_update(with(good.clone()), SENDER).is_ok());
+    assert!(read_update(&with(good.clone()).encode_to_vec()).is_ok());
     let cases = [
         (admin::Accept { client_address: "localhost:1".to_owned(), ..good.clone() }, "accept.client_address"),
         (admin::Accept { remote_address: "127.0.0.1".to_owned(), ..good.clone() }, "accept.remote_address"),
@@ -111,7 +111,7 @@ fn too_much_of_anything_is_refused() {
     );
     let armed = vec![wire::ArmedDeadline::default(); 33];
     assert_eq!(fault(wire::HalfUpdate { armed, ..some_update() }).field, "half.armed");
-    let batch = wire::Batch { halves: vec![some_update(); 257], ..Default::default() };
+    let batch = wire::Batch { halves: vec![some_update().encode_to_vec().into(); 257], ..Default::default() };
     let kind = wire::sync_message::Message::Batch(batch);
     let refused = decode(wire::SyncMessage { message: Some(kind) }, SENDER).unwrap_err();
     assert_eq!(refused, Fault::TooMany(256).of("batch.halves"));
@@ -136,10 +136,27 @@ fn tallies_that_contradict_themselves_are_refused() {
     assert_eq!(read(twice).unwrap().settled_total(), 6, "the same key twice adds up");
 }
 
+/// Bytes that are no half are refused as such, and text that is no text.
+#[test]
+fn what_is_no_half_is_refused() {
+    let whole = some_update().encode_to_vec();
+    assert_eq!(read_update(&whole[..whole.len() - 1]).unwrap_err().fault, Fault::Encoding);
+    let cases: [(&[u8], &str); 4] = [
+        (&[0x12, 1, 0xff], "half.connection_id"),
+        (&[0x08 | 2, 0], "half.seq"),
+        (&[0x32, 1, 0xff], "half.accept"),
+        (&[0x3a, 2, 0x0a, 9], "routing"),
+    ];
+    for (bytes, field) in cases {
+        assert_eq!(read_update(bytes).unwrap_err(), Fault::Encoding.of(field));
+    }
+}
+
 #[test]
 fn a_deadline_of_a_newer_build_is_left_out() {
     let newer = wire::ArmedDeadline { name: "patience".to_owned(), ..Default::default() };
-    let read = read_update(wire::HalfUpdate { armed: vec![newer], ..some_update() }, SENDER).unwrap();
+    let update = wire::HalfUpdate { armed: vec![newer], ..some_update() };
+    let read = read_update(&update.encode_to_vec()).unwrap();
     assert!(read.armed.is_empty());
 }
 
@@ -227,6 +244,7 @@ proptest! {
         if let Ok(message) = wire::SyncMessage::decode(&*bytes) {
             drop(decode(message, SENDER));
         }
+        drop(read_update(&bytes));
     }
 
     /// A message with any one byte changed is an error or another message.
