@@ -161,9 +161,18 @@ impl Journal {
         connection: ConnectionId,
         instance: InstanceId,
     ) -> impl Iterator<Item = &Arc<Half>> {
+        self.keys_of_connection(connection, instance).filter_map(|key| self.half(key))
+    }
+
+    /// The keys of the same.
+    pub(crate) fn keys_of_connection(
+        &self,
+        connection: ConnectionId,
+        instance: InstanceId,
+    ) -> impl Iterator<Item = HalfKey> {
         let from = HalfKey::inner(connection, instance, crate::Attempt(0));
         let to = HalfKey::inner(connection, instance, crate::Attempt(u64::MAX));
-        self.table.range(from..=to).filter_map(|(_, seq)| self.feed.get(seq))
+        self.table.range(from..=to).map(|(key, _)| *key)
     }
 
     /// The halves with these keys, in order of key.

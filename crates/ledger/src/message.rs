@@ -98,7 +98,7 @@ pub struct Ack {
 
 /// Halves per batch or chunk.
 pub const MAX_HALVES: usize = 256;
-/// Estimated bytes per batch or chunk.
-pub const MAX_WEIGHT: usize = 48 * 1024;
+/// Estimated bytes per batch or chunk: so few that its buffers are of sizes that an allocator has at hand.
+pub const MAX_WEIGHT: usize = 24 * 1024;
 /// Batches or chunks sent and not acknowledged.
 pub const WINDOW: usize = 4;

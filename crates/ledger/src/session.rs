@@ -50,6 +50,8 @@ pub enum SessionEnd {
     BadAck,
 }
 
+/// Halves of a batch that has [`MAX_WEIGHT`].
+const USUAL: usize = 48;
 /// Changes that come soon after others wait this long to be sent together.
 const GATHER: Duration = Duration::from_millis(20);
 /// Under load they wait longer, so that a short connection's opening and end travel as one entry.
@@ -298,7 +300,7 @@ impl Session {
             // From here on something is owed. Not from the pull on: the stream may have had no room since.
             self.last_progress_acked = now;
         }
-        let mut halves = Vec::new();
+        let mut halves = Vec::with_capacity(USUAL);
         let mut weight = 0;
         let mut last_seq = sending.after;
         let more = journal.read_on(sending.reading, |seq, half| {

@@ -32,9 +32,11 @@ impl Ledger {
         let half = Arc::clone(half);
         #[cfg(test)]
         self.looks.set(self.looks.get() + 1);
-        match self.verdict(&half, now) {
-            Verdict::Wait => {}
-            Verdict::Settle(cause, from) => self.settle(key, cause, from),
+        let verdict = self.verdict(&half, now);
+        // Shared, it would be copied to be changed.
+        drop(half);
+        if let Verdict::Settle(cause, from) = verdict {
+            self.settle(key, cause, from);
         }
     }
 
@@ -195,6 +197,10 @@ impl Ledger {
         for (before, after) in changes {
             let Some(half) = after.as_ref().or(before.as_ref()) else { continue };
             let key = half.key;
+            if after.is_some() && before.as_ref().is_some_and(|before| before.end.is_some()) {
+                // It had ended before: what is new is its own cause, which says nothing about ours.
+                continue;
+            }
             if after.is_none() {
                 self.half_went_away(peer, before.as_deref(), &key);
             }
@@ -224,11 +230,11 @@ impl Ledger {
 
     /// A front of the peer changed: what does it mean for our inner halves of that connection?
     fn consider_inner(&mut self, key: HalfKey, before: Option<&Half>, after: Option<&Half>, now: Now) {
-        let ours: Vec<HalfKey> =
-            self.own.of_connection(key.connection, self.instance).map(|half| half.key).collect();
+        let ours: Vec<HalfKey> = self.own.keys_of_connection(key.connection, self.instance).collect();
         // An attempt that we have no half of may have been in flight: the front's word alone.
         for front in [before, after].into_iter().flatten() {
-            if let Some((_, attempt)) = front.bridged().filter(|(inner, _)| *inner == self.instance) {
+            let bridged = front.bridged().filter(|(inner, _)| *inner == self.instance);
+            if let Some((_, attempt)) = bridged.filter(|(_, at)| ours.iter().all(|own| own.attempt != *at)) {
                 self.refresh_flight(key.connection, key.instance, attempt, now);
             }
         }
@@ -265,9 +271,7 @@ impl Ledger {
         let Some(before) = before else { return };
         let waiting: Vec<HalfKey> = match self.role {
             Role::Front => vec![HalfKey::front(key.connection, self.instance)],
-            Role::Inner => {
-                self.own.of_connection(key.connection, self.instance).map(|half| half.key).collect()
-            }
+            Role::Inner => self.own.keys_of_connection(key.connection, self.instance).collect(),
         };
         let unsettled = waiting.into_iter().filter(|own| {
             self.own.half(*own).is_some_and(|own| own.settlement.is_none() && own.joined_key() == Some(*key))

@@ -24,6 +24,8 @@ use wire::sync_message::Message as Kind;
 
 /// The largest message that is sent or read.
 pub(crate) const LARGEST_MESSAGE: usize = 256 * 1024;
+/// About the bytes of one half's changes.
+const UPDATE: usize = 512;
 /// About the bytes of one half's progress.
 const PROGRESS: usize = 128;
 /// Names without a certificate that are told.
@@ -274,7 +276,7 @@ impl Notice {
 }
 
 fn updates(halves: &[HalfUpdate]) -> Vec<Bytes> {
-    written(halves, halves.iter().map(HalfUpdate::weight).sum(), write_update)
+    written(halves, halves.len() * UPDATE, write_update)
 }
 
 /// Reads what one peer sends.

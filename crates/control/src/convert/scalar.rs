@@ -176,13 +176,17 @@ pub(crate) fn list<W, T>(
     values: Vec<W>,
     limit: usize,
     field: &'static str,
-    read: impl FnMut(W) -> Result<T, Malformed>,
+    mut read: impl FnMut(W) -> Result<T, Malformed>,
 ) -> Result<Vec<T>, Malformed> {
     if values.len() > limit {
-        Err(Fault::TooMany(limit).of(field))
-    } else {
-        values.into_iter().map(read).collect()
+        return Err(Fault::TooMany(limit).of(field));
     }
+    // Collected as a `Result`, its size would not be known in advance.
+    let mut elements = Vec::with_capacity(values.len());
+    for value in values {
+        elements.push(read(value)?);
+    }
+    Ok(elements)
 }
 
 /// A message that must be there.
