@@ -14,6 +14,11 @@ use hyper::HeaderMap;
 use hyper::body::Frame;
 use tokio::io::AsyncWriteExt as _;
 
+/// Clients that rest.
+const CROWD: u64 = 500;
+/// Bytes of networkproxy for one of them.
+const RESTING: u64 = 16 * 1024;
+
 /// The ways in which a client can speak HTTP.
 const WAYS: [Way; 3] = [Way::Clear, Way::Tls1, Way::Tls2];
 
@@ -394,6 +399,35 @@ async fn target_connections_are_pooled_and_given_up_when_idle() -> Result<()> {
     })
     .await?;
     pair.teardown().await
+}
+
+/// between requests a connection holds none of the 16 KiB of buffers that one in use has.
+#[tokio::test]
+async fn a_resting_connection_holds_no_buffers() -> Result<()> {
+    let (pair, _target) = stage(|setup| setup).await?;
+    // What the first ones allocate is not counted.
+    let mut clients = crowd(&pair, 50).await?;
+    let resident = || pair.process(Which::Networkproxy).resident();
+    let before = resident()?;
+    clients.extend(crowd(&pair, CROWD).await?);
+    until("the crowd's buffers are given back", SOON, async || {
+        let each = resident().ok()?.saturating_sub(before) / CROWD;
+        (each <= RESTING).then_some(())
+    })
+    .await?;
+    drop(clients);
+    pair.teardown().await
+}
+
+/// So many clients, each of which has asked once.
+async fn crowd(pair: &Pair, count: u64) -> Result<Vec<Http>> {
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        let mut client = Http::clear(pair.http()).await?;
+        ensure!(client.get("app.test", "/").await?.status == 200, "it is served");
+        clients.push(client);
+    }
+    Ok(clients)
 }
 
 /// A connection that asks for nothing more ends at `keep_alive`, in order, with its rule named.

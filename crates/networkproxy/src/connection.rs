@@ -15,7 +15,7 @@ use std::sync::Arc;
 use config::{InnerAction, InnerRoute, Protocol};
 use ledger::{
     Accept, AddressSource, Arrival, Attempt, Change, ConnectionId, DeadlineName, LegName, Limit, Phase,
-    Reason, Restart, Routing, Target,
+    Reason, Restart, Routing, Target, Tls,
 };
 use runtime::preface::HopClass;
 use runtime::{DialOptions, Goodbye, Leg, Origin, Parting, TrackedConnection, cleanup_connection, dial};
@@ -34,7 +34,7 @@ use crate::http::head::{Introduction, Scheme};
 use crate::http::{Attendance, Over, Served, serve_one, serve_two};
 use crate::pool::Pool;
 use crate::settings::{RouteTimeouts, spread};
-use crate::tls::agreed;
+use crate::tls::{TlsFailure, agreed};
 use crate::tls_io::TlsIo;
 use crate::tunnel::{Side, TunnelLimits, tunnel};
 use crate::wind_down::WindDown;
@@ -128,7 +128,7 @@ pub async fn carry(
                 let shaken = tokio::select! {
                     biased;
                     // In a box, which goes with the handshake: its state has kilobytes.
-                    shaken = Box::pin(gateway.tls.accept_hop(protocol, socket)) => shaken.map_err(Ended::Tls),
+                    shaken = Box::pin(life.shake(protocol, socket)) => shaken.map_err(Ended::Tls),
                     order = tracked.closing() => Err(Ended::Ordered(order)),
                     armed = tracked.expired() => Err(Ended::Expired(armed)),
                 };
@@ -137,9 +137,7 @@ pub async fn carry(
                         gateway.handshakes.failed();
                         Left::hop(conclude(ended, &mut tracked, &hop))
                     }
-                    Ok(socket) => {
-                        let tls = agreed(socket.get_ref().1);
-                        let socket = TlsIo::new(socket);
+                    Ok((socket, tls)) => {
                         gateway.handshakes.complete(&tls);
                         let version = match tls.alpn.as_deref() {
                             Some("h2") => HttpVersion::Two,
@@ -198,6 +196,13 @@ struct Life<'a> {
 }
 
 impl Life<'_> {
+    /// Shakes hands. What comes of it is small: the session is behind a pointer.
+    async fn shake(&self, protocol: Protocol, socket: HopIo) -> Result<(TlsIo<HopIo>, Tls), TlsFailure> {
+        let socket = self.inside.gateway.tls.accept_hop(protocol, socket).await?;
+        let tls = agreed(socket.get_ref().1);
+        Ok((TlsIo::new(socket), tls))
+    }
+
     /// Serves requests until that ends, or until one of them becomes a tunnel and that ends.
     async fn http<S>(
         &self,

@@ -107,14 +107,16 @@ where
         let over = match attend(&mut *http, &mut vigil, &conversation, &mut attendance, rest).await {
             Attended::Over(over) => over,
             Attended::Quiet => {
-                let parts = http.into_parts();
-                socket = parts.io.into_inner();
-                if !parts.read_buf.is_empty() {
+                let hyper::server::conn::http1::Parts { io, read_buf, .. } = http.into_parts();
+                socket = io.into_inner();
+                if !read_buf.is_empty() {
                     // The beginning of a head: it goes on being read.
-                    socket.put_back(parts.read_buf);
+                    socket.put_back(read_buf);
                     rest = Rest::Never;
                     continue;
                 }
+                // Empty, it still holds the buffer that it was read into.
+                drop(read_buf);
                 let mut resting = Resting::new(socket, attendance.hop);
                 let attended =
                     attend(&mut resting, &mut vigil, &conversation, &mut attendance, Rest::Never).await;
