@@ -155,7 +155,8 @@ async fn metrics_have_the_agreed_names_and_say_what_the_books_say() -> Result<()
         "process_open_fds",
         "process_resident_memory_bytes",
     ];
-    const FRONT: [&str; 5] = [
+    const FRONT: [&str; 6] = [
+        "proxy_connections_in_hand",
         "proxy_held_connections",
         "proxy_hop_ports_in_use",
         "proxy_entry_connections_closed_total",

@@ -100,5 +100,6 @@ pub struct Ack {
 pub const MAX_HALVES: usize = 256;
 /// Estimated bytes per batch or chunk: so few that its buffers are of sizes that an allocator has at hand.
 pub const MAX_WEIGHT: usize = 24 * 1024;
-/// Batches or chunks sent and not acknowledged.
-pub const WINDOW: usize = 4;
+/// Batches or chunks sent and not acknowledged: enough for what is gathered under load to leave without a wait, during
+/// which a half that changes has to be kept as it was.
+pub const WINDOW: usize = 8;

@@ -111,6 +111,11 @@ impl Intake {
         Queue { intake: self.clone(), longest, trend: Trend::default(), refused: 0 }
     }
 
+    /// New connections in hand now.
+    pub fn in_hand(&self) -> usize {
+        self.shared.in_hand.load(Relaxed)
+    }
+
     /// Waits until there is room; did it have to? Cancel safe.
     async fn room(&self) -> bool {
         let shared = &*self.shared;

@@ -120,12 +120,14 @@ pub(crate) fn start(
     let settled = Arc::new(SettledTotals::default());
     let accept_errors = Arc::new(AcceptErrors::default());
 
-    let listeners = listen(bound, workers, &app, &drain, &accept_errors)?;
+    let intakes: Arc<[Intake]> = Intake::of_workers(workers.count(), app.manager.clock()).into();
+    let listeners = listen(bound, workers, &app, &intakes, &drain, &accept_errors)?;
     let status = FrontStatus {
         app: Arc::clone(&app),
         front: Arc::clone(&front),
         settled: Arc::clone(&settled),
         accept_errors,
+        intakes,
     };
     let control = start_control(control_listener, metrics_listener, access, status, peers, leaving.clone())?;
     front.ready();
@@ -183,18 +185,18 @@ fn listen(
     bound: Vec<Bound>,
     workers: &Workers,
     app: &Arc<App>,
+    intakes: &[Intake],
     drain: &Drain,
     errors: &Arc<AcceptErrors>,
 ) -> Result<Vec<tokio::task::JoinHandle<()>>> {
     let mut listeners = Vec::new();
-    let intakes = Intake::of_workers(workers.count(), app.manager.clock());
     for bound in bound {
         let address = bound.address();
         let port = Arc::new(Port { number: address.port(), address, name: address.to_string().into() });
         let shared = bound.listen_on(workers).with_context(|| format!("cannot listen on {address}"))?;
         tracing::info!(%address, "listening");
         let bridges = app.table.bridges(port.number);
-        for ((worker, listener), intake) in shared.into_iter().zip(&intakes) {
+        for ((worker, listener), intake) in shared.into_iter().zip(intakes) {
             let (app, drain, errors) = (Arc::clone(app), drain.clone(), Arc::clone(errors));
             let (port, intake) = (Arc::clone(&port), bridges.then(|| intake.clone()));
             listeners.push(tasks::spawn_on(worker, "listener", async move {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use control::{Process as _, ProcessPhase};
-use runtime::{AcceptErrors, BuildInfo, Exposition, SettledTotals, Status, common_metrics};
+use runtime::{AcceptErrors, BuildInfo, Exposition, Intake, SettledTotals, Status, common_metrics};
 
 use crate::app::App;
 use crate::process::Front;
@@ -18,6 +18,8 @@ pub(crate) struct FrontStatus {
     pub(crate) front: Arc<Front>,
     pub(crate) settled: Arc<SettledTotals>,
     pub(crate) accept_errors: Arc<AcceptErrors>,
+    /// One for each worker.
+    pub(crate) intakes: Arc<[Intake]>,
 }
 
 /// Which build this is.
@@ -44,6 +46,11 @@ impl Status for FrontStatus {
         );
         page.gauge("proxy_hop_ports_in_use", "Source ports in use on the hop: live bridged connections.")
             .value(app.manager.ledger().joined_total());
+        page.gauge(
+            "proxy_connections_in_hand",
+            "New connections whose next step is ours; what a worker cannot take in hand waits to be accepted.",
+        )
+        .value(self.intakes.iter().map(|intake| intake.in_hand()).sum::<usize>());
         page.finish()
     }
 

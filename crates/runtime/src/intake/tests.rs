@@ -88,9 +88,9 @@ async fn so_many_are_in_hand_and_no_more() {
     assert!(!intake.room().await, "nobody has to wait now");
     aside.take_up();
     aside.take_up();
-    assert_eq!(intake.shared.in_hand.load(Relaxed), 4);
+    assert_eq!(intake.in_hand(), 4);
     drop(taken);
-    assert_eq!(intake.shared.in_hand.load(Relaxed), 0);
+    assert_eq!(intake.in_hand(), 0);
 }
 
 /// What does not get on at all waits for somebody else, and holds nobody up: at first for a moment, then not at all.
