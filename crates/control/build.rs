@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let mut bytes: Vec<String> = OF_HALVES.map(|name| format!(".proxy.control.v1.{name}.halves")).into();
     bytes.push(".proxy.control.v1.RouteTableChunk".to_owned());
-    let configured = bytes.iter().fold(tonic_prost_build::configure(), |builder, path| builder.bytes(path));
+    let configured = bytes.iter().fold(tonic_prost_build::configure(), tonic_prost_build::Builder::bytes);
     configured.compile_fds(descriptors)?;
     Ok(())
 }

@@ -50,7 +50,7 @@ impl Status for FrontStatus {
             "proxy_connections_in_hand",
             "New connections whose next step is ours; what a worker cannot take in hand waits to be accepted.",
         )
-        .value(self.intakes.iter().map(|intake| intake.in_hand()).sum::<usize>());
+        .value(self.intakes.iter().map(Intake::in_hand).sum::<usize>());
         page.finish()
     }
 

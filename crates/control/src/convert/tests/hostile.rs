@@ -11,7 +11,7 @@ fn some_update() -> wire::HalfUpdate {
     }
 }
 
-fn fault(update: wire::HalfUpdate) -> Malformed {
+fn fault(update: &wire::HalfUpdate) -> Malformed {
     read_update(&update.encode_to_vec()).unwrap_err()
 }
 
@@ -52,7 +52,7 @@ fn every_missing_field_is_named() {
         ),
     ];
     for (update, expected) in cases {
-        assert_eq!(fault(update), expected);
+        assert_eq!(fault(&update), expected);
     }
 }
 
@@ -60,10 +60,10 @@ fn every_missing_field_is_named() {
 fn ids_addresses_times_and_numbers_out_of_range_are_refused() {
     let connection = |id: &str| wire::HalfUpdate { connection_id: id.to_owned(), ..some_update() };
     for id in ["", "1", "nonsense", "0192f7a1-b2c3-7d4e-8f90-0123456789abc", &"0".repeat(1_000_000)] {
-        assert_eq!(fault(connection(id)), Fault::Id.of("half.connection_id"));
+        assert_eq!(fault(&connection(id)), Fault::Id.of("half.connection_id"));
     }
     for phase in [256, i32::MAX, -1, i32::MIN] {
-        assert_eq!(fault(wire::HalfUpdate { phase, ..some_update() }).field, "half.phase");
+        assert_eq!(fault(&wire::HalfUpdate { phase, ..some_update() }).field, "half.phase");
     }
     let good = admin::Accept {
         client_address: "127.0.0.1:1".to_owned(),
@@ -84,12 +84,12 @@ fn ids_addresses_times_and_numbers_out_of_range_are_refused() {
         (admin::Accept { accepted_at: None, ..good.clone() }, "accept.accepted_at"),
     ];
     for (accept, field) in cases {
-        assert_eq!(fault(with(accept)).field, field);
+        assert_eq!(fault(&with(accept)).field, field);
     }
     for (seconds, nanos) in [(-1, 0), (0, -1), (0, 1_000_000_000), (i64::MAX, 0), (i64::MIN, i32::MIN)] {
         let at = prost_types::Timestamp { seconds, nanos };
         let accept = admin::Accept { accepted_at: Some(at), ..good.clone() };
-        assert_eq!(fault(with(accept)), Fault::Time.of("accept.accepted_at"));
+        assert_eq!(fault(&with(accept)), Fault::Time.of("accept.accepted_at"));
     }
 }
 
@@ -103,21 +103,21 @@ fn too_much_of_anything_is_refused() {
         observations: vec![observation; 17],
         ..Default::default()
     };
-    assert_eq!(fault(wire::HalfUpdate { end: Some(end), ..some_update() }).field, "end.observations");
+    assert_eq!(fault(&wire::HalfUpdate { end: Some(end), ..some_update() }).field, "end.observations");
     let routing = admin::Routing { alpn_offered: vec!["h2".to_owned(); 9], ..Default::default() };
     assert_eq!(
-        fault(wire::HalfUpdate { routing: Some(routing), ..some_update() }).field,
+        fault(&wire::HalfUpdate { routing: Some(routing), ..some_update() }).field,
         "routing.alpn_offered"
     );
     let armed = vec![wire::ArmedDeadline::default(); 33];
-    assert_eq!(fault(wire::HalfUpdate { armed, ..some_update() }).field, "half.armed");
+    assert_eq!(fault(&wire::HalfUpdate { armed, ..some_update() }).field, "half.armed");
     let batch = wire::Batch { halves: vec![some_update().encode_to_vec().into(); 257], ..Default::default() };
     let kind = wire::sync_message::Message::Batch(batch);
     let refused = decode(wire::SyncMessage { message: Some(kind) }, SENDER).unwrap_err();
     assert_eq!(refused, Fault::TooMany(256).of("batch.halves"));
     let meter = wire::Meter { bytes: u64::MAX, last_nanos: 0 };
     let traffic = wire::Traffic { hop_in: Some(meter), ..Default::default() };
-    assert_eq!(fault(wire::HalfUpdate { traffic: Some(traffic), ..some_update() }).field, "traffic.bytes");
+    assert_eq!(fault(&wire::HalfUpdate { traffic: Some(traffic), ..some_update() }).field, "traffic.bytes");
 }
 
 /// Sums that a peer makes up must not overflow ours.
