@@ -161,7 +161,8 @@ impl Established {
                         Some(Err(status)) => return Over::Broken(status),
                         None => return Over::Ended(SessionEnd::Lost),
                     };
-                    if let Err(over) = self.receive(reader.read(message), &mut around, &mut turn.outbox) {
+                    let read = reader.read(message).map_err(Over::Malformed);
+                    if let Err(over) = read.and_then(|read| self.receive(read, &mut around, &mut turn.outbox)) {
                         return over;
                     }
                     turn.speak(active());
@@ -205,7 +206,7 @@ impl Established {
 
     fn receive<T, H>(
         &self,
-        message: Result<Inbound, Malformed>,
+        message: Inbound,
         around: &mut Surroundings<T, H>,
         outbox: &mut Outbox,
     ) -> Result<(), Over>
@@ -213,7 +214,7 @@ impl Established {
         T: FnMut(Notice) -> Option<Acknowledged>,
         H: FnMut(Duration),
     {
-        match message.map_err(Over::Malformed)? {
+        match message {
             Inbound::Ledger(message, clock) => {
                 self.ledger.receive(self.at, message, self.time.now()).map_err(Over::Ended)?;
                 if let Some(clock) = clock {

@@ -1,8 +1,9 @@
 //! What was seen and how it ended: observations, ends, terminations, settlements.
 //!
-//! *Owns* these messages in both directions: as a record shows them, and as they travel. *Never* drops an enum number that can be kept: a reason or phase
-//! that this build does not know is shown by its number and ranks by the class that travelled with it.
-//! *Invariant*: the evidence that decides a root cause (order, class, reason, leg) is never clipped.
+//! *Owns* these messages in both directions: as a record shows them, and as they travel. *Never* drops an enum
+//! number that can be kept: a reason or phase that this build does not know is shown by its number and ranks by
+//! the class that travelled with it. *Invariant*: the evidence that decides a root cause (order, class, reason,
+//! leg) is never clipped.
 
 use ledger::{
     Class, End, HopCount, Initiator, LegName, Observation, Phase, Reason, Role, Rule, SettledFrom,
@@ -11,7 +12,7 @@ use ledger::{
 
 use super::scalar::{
     clip, clipped, count, duration, duration_of, push, required, text_of, timestamp, timestamp_of,
-    write_duration, write_timestamp,
+    write_duration, write_optional_text, write_timestamp,
 };
 use super::{Fault, Malformed};
 use crate::proto::admin::v1 as wire;
@@ -143,14 +144,8 @@ fn write_observation(writer: &mut Writer, seen: &Observation) {
     if let Some(rule) = &seen.rule {
         write_rule(writer, 6, rule);
     }
-    write_optional(writer, 7, seen.observed.as_deref(), SHORT);
-    write_optional(writer, 8, seen.detail.as_deref(), DETAIL);
-}
-
-fn write_optional(writer: &mut Writer, field: u32, text: Option<&str>, limit: usize) {
-    if let Some(text) = text {
-        writer.present_text(field, clipped(text, limit));
-    }
+    write_optional_text(writer, 7, seen.observed.as_deref(), SHORT);
+    write_optional_text(writer, 8, seen.detail.as_deref(), DETAIL);
 }
 
 fn read_observation(mut fields: Fields<'_>) -> Result<Observation, Malformed> {
@@ -286,8 +281,8 @@ fn write_termination(writer: &mut Writer, cause: &Termination) {
     if let Some(rule) = &cause.rule {
         write_rule(writer, 6, rule);
     }
-    write_optional(writer, 7, cause.observed.as_deref(), SHORT);
-    write_optional(writer, 8, cause.evidence.as_deref(), DETAIL);
+    write_optional_text(writer, 7, cause.observed.as_deref(), SHORT);
+    write_optional_text(writer, 8, cause.evidence.as_deref(), DETAIL);
     writer.text(9, clipped(&cause.sentence, SENTENCE));
     for link in cause.chain.iter().take(LINKS) {
         writer.present_text(10, clipped(link, LINK));

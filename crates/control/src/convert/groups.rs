@@ -1,7 +1,8 @@
 //! The groups of a half in which its facts change: accept, routing, hop, TLS, target.
 //!
-//! *Owns* these messages in both directions: as a record shows them, and as they travel. *Never* sends more than a bounded part of what a client chose
-//! (server name, ALPN). *Invariant*: each group is absolute: it replaces the one before.
+//! *Owns* these messages in both directions: as a record shows them, and as they travel. *Never* sends more than a
+//! bounded part of what a client chose (server name, ALPN). *Invariant*: each group is absolute: it replaces the
+//! one before.
 
 use std::sync::Arc;
 
@@ -9,8 +10,8 @@ use ledger::{Accept, AddressSource, Attempt, Hop, Routing, Target, Tls};
 
 use super::known::Known;
 use super::scalar::{
-    address_of, clip, clipped, duration, duration_of, id, push, required, text_of, timestamp, timestamp_of,
-    write_duration, write_timestamp,
+    address_of, clip, clipped, duration, duration_of, id_of, push, required, text_of, timestamp,
+    timestamp_of, write_duration, write_optional_text, write_timestamp,
 };
 use super::{Fault, Malformed};
 use crate::proto::admin::v1 as wire;
@@ -74,7 +75,7 @@ pub(super) fn read_accept(mut fields: Fields<'_>, known: &mut Known) -> Result<A
         _ => return Err(Fault::Number(source.into()).of("accept.address_source")),
     };
     Ok(Arc::new(Accept {
-        listener: known.texts.text(listener)?,
+        listener: known.texts.text(listener),
         client: client.ok_or(Fault::Address.of("accept.client_address"))?,
         remote: remote.ok_or(Fault::Address.of("accept.remote_address"))?,
         local: local.ok_or(Fault::Address.of("accept.local_address"))?,
@@ -98,20 +99,15 @@ pub(crate) fn routing(routing: &Routing) -> wire::Routing {
 
 /// As [`routing`], into a half that travels.
 pub(super) fn write_routing(writer: &mut Writer, routing: &Routing) {
-    let text = |writer: &mut Writer, field, text: Option<&Arc<str>>, limit| {
-        if let Some(text) = text {
-            writer.present_text(field, clipped(text, limit));
-        }
-    };
-    text(writer, 1, routing.entry.as_ref(), NAME);
-    text(writer, 2, routing.route.as_ref(), NAME);
+    write_optional_text(writer, 1, routing.entry.as_deref(), NAME);
+    write_optional_text(writer, 2, routing.route.as_deref(), NAME);
     writer.number(3, routing.generation);
-    text(writer, 4, routing.server_name.as_ref(), NAME);
+    write_optional_text(writer, 4, routing.server_name.as_deref(), NAME);
     for offered in routing.alpn_offered.iter().take(ALPN.0) {
         writer.present_text(5, clipped(offered, ALPN.1));
     }
-    text(writer, 6, routing.trace.as_ref(), TRACE);
-    text(writer, 7, routing.protocol.as_ref(), TOKEN);
+    write_optional_text(writer, 6, routing.trace.as_deref(), TRACE);
+    write_optional_text(writer, 7, routing.protocol.as_deref(), TOKEN);
 }
 
 /// Most connections of an entry are routed alike.
@@ -122,16 +118,16 @@ pub(super) fn read_routing(bytes: &[u8], known: &mut Known) -> Result<Arc<Routin
         let mut routing = Routing::default();
         while let Some((number, value)) = fields.next()? {
             match number {
-                1 => routing.entry = Some(texts.text(text_of(value, "routing.entry")?)?),
-                2 => routing.route = Some(texts.text(text_of(value, "routing.route")?)?),
+                1 => routing.entry = Some(texts.text(text_of(value, "routing.entry")?)),
+                2 => routing.route = Some(texts.text(text_of(value, "routing.route")?)),
                 3 => routing.generation = value.number("routing.generation")?,
-                4 => routing.server_name = Some(texts.text(text_of(value, "routing.server_name")?)?),
+                4 => routing.server_name = Some(texts.text(text_of(value, "routing.server_name")?)),
                 5 => {
                     let offered = text_of(value, "routing.alpn_offered")?.into();
                     push(&mut routing.alpn_offered, ALPN.0, "routing.alpn_offered", offered)?;
                 }
                 6 => routing.trace = Some(text_of(value, "routing.trace")?.into()),
-                7 => routing.protocol = Some(texts.text(text_of(value, "routing.protocol")?)?),
+                7 => routing.protocol = Some(texts.text(text_of(value, "routing.protocol")?)),
                 _ => {}
             }
         }
@@ -173,10 +169,7 @@ pub(super) fn read_hop(mut fields: Fields<'_>) -> Result<Hop, Malformed> {
     let (mut instance, mut attempt) = (None, None);
     while let Some((number, value)) = fields.next()? {
         match number {
-            1 => {
-                let field = "hop.bridged_instance_id";
-                instance = Some(id(value.text(field)?, field)?);
-            }
+            1 => instance = Some(id_of(value, "hop.bridged_instance_id")?),
             2 => attempt = Some(Attempt(value.number("hop.bridged_attempt")?)),
             3 => hop.given_up = Some(Attempt(value.number("hop.given_up_attempt")?)),
             4 => hop.attempts = value.number32("hop.attempts")?,
@@ -206,9 +199,7 @@ pub(crate) fn tls(tls: &Tls) -> wire::Tls {
 pub(super) fn write_tls(writer: &mut Writer, tls: &Tls) {
     writer.text(1, clipped(&tls.version, TOKEN));
     writer.text(2, clipped(&tls.cipher, TOKEN));
-    if let Some(alpn) = &tls.alpn {
-        writer.present_text(3, clipped(alpn, TOKEN));
-    }
+    write_optional_text(writer, 3, tls.alpn.as_deref(), TOKEN);
     writer.flag(4, tls.resumed);
 }
 
@@ -263,5 +254,5 @@ pub(super) fn read_target(mut fields: Fields<'_>, known: &mut Known) -> Result<A
             _ => {}
         }
     }
-    Ok(Arc::new(Target { name: known.texts.text(name)?, address, reused, connect }))
+    Ok(Arc::new(Target { name: known.texts.text(name), address, reused, connect }))
 }

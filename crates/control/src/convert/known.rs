@@ -35,24 +35,30 @@ impl<T: ?Sized> Facts<T> {
         bytes: &[u8],
         read: impl FnOnce() -> Result<Arc<T>, Malformed>,
     ) -> Result<Arc<T>, Malformed> {
-        if let Some(known) = self.0.get(bytes) {
-            return Ok(Arc::clone(known));
+        match self.0.get(bytes) {
+            Some(known) => Ok(Arc::clone(known)),
+            None => read().map(|fact| self.keep(bytes, fact)),
         }
-        let fact = read()?;
+    }
+
+    fn keep(&mut self, bytes: &[u8], fact: Arc<T>) -> Arc<T> {
         if bytes.len() <= LONGEST {
             if self.0.len() >= MOST {
                 self.0.clear();
             }
             self.0.insert(bytes.into(), Arc::clone(&fact));
         }
-        Ok(fact)
+        fact
     }
 }
 
 impl Facts<str> {
     /// The text, shared with whoever has the same.
-    pub(crate) fn text(&mut self, text: &str) -> Result<Arc<str>, Malformed> {
-        self.get(text.as_bytes(), || Ok(text.into()))
+    pub(crate) fn text(&mut self, text: &str) -> Arc<str> {
+        match self.0.get(text.as_bytes()) {
+            Some(known) => Arc::clone(known),
+            None => self.keep(text.as_bytes(), text.into()),
+        }
     }
 }
 
@@ -69,13 +75,13 @@ mod tests {
     #[test]
     fn equal_texts_are_one_and_no_crowd_of_them_is_kept() {
         let mut texts = Facts::<str>::default();
-        let first = texts.text("app").unwrap();
-        assert!(Arc::ptr_eq(&first, &texts.text("app").unwrap()));
+        let first = texts.text("app");
+        assert!(Arc::ptr_eq(&first, &texts.text("app")));
         let long = "x".repeat(LONGEST + 1);
-        assert_eq!(&*texts.text(&long).unwrap(), long);
+        assert_eq!(&*texts.text(&long), long);
         assert_eq!(texts.0.len(), 1, "a long text is not kept");
         for number in 0..10 * MOST {
-            assert_eq!(*texts.text(&number.to_string()).unwrap(), *number.to_string());
+            assert_eq!(*texts.text(&number.to_string()), *number.to_string());
             assert!(texts.0.len() <= MOST);
         }
     }

@@ -241,7 +241,7 @@ pub(crate) fn encode(message_of_ledger: &Message, active: Duration) -> wire::Syn
             Kind::Heartbeat(wire::Heartbeat { position: *position, active: Some(duration(active)) })
         }
         Message::Progress(halves) => {
-            let halves = written(halves, halves.len() * PROGRESS, write_progress);
+            let halves = written(halves, PROGRESS, write_progress);
             Kind::Progress(wire::Progress { halves })
         }
         Message::Bye { through } => Kind::Bye(wire::Bye { through: *through }),
@@ -276,7 +276,7 @@ impl Notice {
 }
 
 fn updates(halves: &[HalfUpdate]) -> Vec<Bytes> {
-    written(halves, halves.len() * UPDATE, write_update)
+    written(halves, UPDATE, write_update)
 }
 
 /// Reads what one peer sends.

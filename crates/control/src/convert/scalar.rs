@@ -55,20 +55,21 @@ pub(crate) fn optional_duration(
 
 /// A duration, as [`duration`] has it.
 pub(crate) fn write_duration(writer: &mut Writer, field: u32, value: Duration) {
-    let seconds = value.as_secs().min(LONGEST_SECONDS);
-    write_time(writer, field, seconds, value.subsec_nanos());
+    let prost_types::Duration { seconds, nanos } = duration(value);
+    write_time(writer, field, seconds, nanos);
 }
 
 /// A time of day, as [`timestamp`] has it.
 pub(crate) fn write_timestamp(writer: &mut Writer, field: u32, at: Wall) {
-    write_time(writer, field, at.0 / 1_000_000, (at.0 % 1_000_000) as u32 * 1_000);
+    let Timestamp { seconds, nanos } = timestamp(at);
+    write_time(writer, field, seconds, nanos);
 }
 
-/// `google.protobuf.Duration` and `Timestamp` have the same fields.
-fn write_time(writer: &mut Writer, field: u32, seconds: u64, nanos: u32) {
+/// `google.protobuf.Duration` and `Timestamp` have the same fields; neither is negative here.
+fn write_time(writer: &mut Writer, field: u32, seconds: i64, nanos: i32) {
     writer.message(field, |time| {
-        time.number(1, seconds);
-        time.number(2, nanos);
+        time.number(1, seconds.cast_unsigned());
+        time.number(2, nanos.cast_unsigned());
     });
 }
 
@@ -118,6 +119,11 @@ pub(crate) fn read_address(text: &str, field: &'static str) -> Result<SocketAddr
     text.parse().map_err(|_| Fault::Address.of(field))
 }
 
+/// An id that travelled with a half.
+pub(crate) fn id_of<T: FromStr>(value: Value<'_>, field: &'static str) -> Result<T, Malformed> {
+    id(value.text(field)?, field)
+}
+
 /// An address that travelled with a half.
 pub(crate) fn address_of(value: Value<'_>, field: &'static str) -> Result<SocketAddr, Malformed> {
     read_address(value.text(field)?, field)
@@ -135,8 +141,14 @@ pub(crate) fn clipped(text: &str, limit: usize) -> &str {
 
 /// A text of bounded length that travelled with a half.
 pub(crate) fn text_of<'a>(value: Value<'a>, field: &'static str) -> Result<&'a str, Malformed> {
-    let text = value.text(field)?;
-    if text.len() > LONGEST_TEXT { Err(Fault::TooLong(LONGEST_TEXT).of(field)) } else { Ok(text) }
+    bounded(value.text(field)?, field)
+}
+
+/// A text that may be absent, in a half that travels.
+pub(crate) fn write_optional_text(writer: &mut Writer, field: u32, text: Option<&str>, limit: usize) {
+    if let Some(text) = text {
+        writer.present_text(field, clipped(text, limit));
+    }
 }
 
 /// One more element of a list of bounded length.
@@ -153,16 +165,17 @@ pub(crate) fn push<T>(
     Ok(())
 }
 
-/// A text of bounded length, as whatever owns texts there.
-pub(crate) fn read_text<T: From<String>>(text: String, field: &'static str) -> Result<T, Malformed> {
-    if text.len() > LONGEST_TEXT { Err(Fault::TooLong(LONGEST_TEXT).of(field)) } else { Ok(text.into()) }
+/// A text of bounded length.
+pub(crate) fn read_text(text: String, field: &'static str) -> Result<String, Malformed> {
+    bounded(text, field)
+}
+
+fn bounded<T: AsRef<str>>(text: T, field: &'static str) -> Result<T, Malformed> {
+    if text.as_ref().len() > LONGEST_TEXT { Err(Fault::TooLong(LONGEST_TEXT).of(field)) } else { Ok(text) }
 }
 
 /// As [`read_text`], where it may be absent.
-pub(crate) fn optional_text<T: From<String>>(
-    text: Option<String>,
-    field: &'static str,
-) -> Result<Option<T>, Malformed> {
+pub(crate) fn optional_text(text: Option<String>, field: &'static str) -> Result<Option<String>, Malformed> {
     text.map(|text| read_text(text, field)).transpose()
 }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::{
-    Armed, Attempt, DeadlineName, Direction, HalfKey, HalfUpdate, InstanceId, LegName, LogEntry, MeterTotal,
-    Restart, Role, TrafficTotals,
+    Armed, Attempt, DeadlineName, HalfKey, HalfUpdate, InstanceId, LogEntry, MeterTotal, Restart, Role,
+    TrafficTotals,
 };
 use prost::bytes::Bytes;
 
@@ -20,9 +20,9 @@ use super::groups::{
     write_target, write_tls,
 };
 use super::known::Known;
-use super::scalar::{clipped, count, duration_of, id, push, required, text_of, write_duration};
+use super::scalar::{clipped, count, duration_of, id_of, push, required, text_of, write_duration};
 use super::{Fault, Malformed};
-use crate::wire::{Fields, Value, Writer};
+use crate::wire::{Fields, Writer};
 
 /// Entries of a phase log in one update; a half keeps twice [`ledger::Half::LOG_HEAD`].
 const LOG: usize = 64;
@@ -30,19 +30,10 @@ const LOG: usize = 64;
 const ARMED: usize = 32;
 /// Bytes of the place that a deadline's value was written.
 const SOURCE: usize = 200;
-/// The directions of `Traffic`, in the order of its fields.
-const METERS: [(LegName, Direction); 6] = [
-    (LegName::Client, Direction::In),
-    (LegName::Client, Direction::Out),
-    (LegName::Hop, Direction::In),
-    (LegName::Hop, Direction::Out),
-    (LegName::Target, Direction::In),
-    (LegName::Target, Direction::Out),
-];
 
-/// Every element as `write` writes it, in one allocation.
-pub(super) fn written<T>(elements: &[T], weight: usize, write: impl Fn(&mut Writer, &T)) -> Vec<Bytes> {
-    let mut writer = Writer::with_capacity(weight);
+/// Every element, of about `each` bytes, as `write` writes it: in one allocation.
+pub(super) fn written<T>(elements: &[T], each: usize, write: impl Fn(&mut Writer, &T)) -> Vec<Bytes> {
+    let mut writer = Writer::with_capacity(elements.len() * each);
     let ends: Vec<usize> = elements
         .iter()
         .map(|element| {
@@ -106,7 +97,6 @@ pub(super) fn read_update(
     let mut update = empty(sender);
     let (mut connection, mut phase, mut traffic) = (None, 0, None);
     let mut armed = Vec::new();
-    let mut deadlines = 0;
     let mut fields = Fields::of(bytes, "half");
     while let Some((number, value)) = fields.next()? {
         match number {
@@ -128,11 +118,8 @@ pub(super) fn read_update(
             13 => push(&mut update.log, LOG, "half.log", read_entry(value.fields("half.log")?)?)?,
             14 => update.log_dropped = value.number32("half.log_dropped")?,
             15 => {
-                deadlines += 1;
-                if deadlines > ARMED {
-                    return Err(Fault::TooMany(ARMED).of("half.armed"));
-                }
-                armed.extend(read_armed(value.fields("half.armed")?, known)?);
+                let field = "half.armed";
+                push(&mut armed, ARMED, field, read_armed(value.fields(field)?, known)?)?;
             }
             16 => traffic = Some(read_traffic(value.fields("half.traffic")?)?),
             17 => update.end = Some(Arc::new(read_end(value.fields("half.end")?)?)),
@@ -144,7 +131,7 @@ pub(super) fn read_update(
     update.phase = read_phase(phase, "half.phase")?;
     update.traffic = required(traffic, "half.traffic")?;
     if !armed.is_empty() {
-        update.armed = armed.into();
+        update.armed = armed.into_iter().flatten().collect();
     }
     Ok(update)
 }
@@ -196,10 +183,6 @@ fn empty(sender: InstanceId) -> HalfUpdate {
     }
 }
 
-fn id_of<T: std::str::FromStr>(value: Value<'_>, field: &'static str) -> Result<T, Malformed> {
-    id(value.text(field)?, field)
-}
-
 fn write_entry(writer: &mut Writer, entry: &LogEntry) {
     writer.number(1, entry.seq);
     writer.number(2, entry.phase.number());
@@ -249,18 +232,18 @@ fn read_armed(mut fields: Fields<'_>, known: &mut Known) -> Result<Option<Armed>
     Ok(Some(Armed {
         name,
         limit: required(limit, "half.armed.limit")?,
-        source: known.texts.text(source)?,
+        source: known.texts.text(source),
         since: required(since, "half.armed.since")?,
         restart,
     }))
 }
 
 fn write_traffic(writer: &mut Writer, totals: &TrafficTotals) {
-    for (field, (leg, direction)) in (1..).zip(METERS) {
-        let MeterTotal { bytes, last } = totals.meter(leg, direction);
-        if bytes != 0 || !last.is_zero() {
+    // Client, hop, target; in and out of each.
+    for (field, MeterTotal { bytes, last }) in (1..).zip(totals.meters.iter().flatten()) {
+        if *bytes != 0 || !last.is_zero() {
             writer.message(field, |writer| {
-                writer.number(1, bytes);
+                writer.number(1, *bytes);
                 writer.number(2, u64::try_from(last.as_nanos()).unwrap_or(u64::MAX));
             });
         }

@@ -1,3 +1,5 @@
+//! Certificates from files: which one is chosen, which are refused, and how they are reloaded.
+
 use std::fs;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Handshakes with real clients: what is agreed on, what is refused, and what each failure is called.
+
 use std::time::SystemTime;
 
 use config::Certificates;
