@@ -5,6 +5,7 @@
 //! times is still one entry; a reader too far behind gets a snapshot. *Invariant*: `table` and `feed` hold
 //! the same halves; tally = base + fold of the feed; digest = mix over the live halves.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -49,19 +50,28 @@ pub(crate) struct Pull {
 }
 
 impl Journal {
-    /// Adds a half. `false` where the key is taken.
+    /// Adds a half, which may have ended and settled already. `false` where the key is taken.
     pub(crate) fn open(&mut self, mut half: Half) -> bool {
-        if self.table.contains_key(&half.key) {
-            return false;
-        }
+        let Entry::Vacant(place) = self.table.entry(half.key) else { return false };
         self.next += 1;
+        place.insert(self.next);
         half.opened_seq = self.next;
         half.accept.seq = self.next;
         half.log.iter_mut().for_each(|entry| entry.seq = self.next);
+        if let Some(end) = &mut half.end {
+            end.seq = self.next;
+        }
+        if let Some(settlement) = &mut half.settlement {
+            settlement.seq = self.next;
+        }
         self.digest.opened += 1;
-        self.digest.add(half.key, half.phase);
+        if half.is_live() {
+            self.digest.add(half.key, half.phase);
+        } else {
+            self.digest.closed += 1;
+            self.file_closed(&half);
+        }
         self.tally.moved(&Share::default(), &Share::of(&half));
-        self.table.insert(half.key, self.next);
         self.feed.insert(self.next, Arc::new(half));
         true
     }
@@ -95,12 +105,17 @@ impl Journal {
         debug_assert!(before.2 || !half.is_live(), "a closed half does not come back");
         if !half.is_live() {
             self.digest.closed += u64::from(before.2);
-            self.closed_weight += half.weight();
-            let index = if half.is_settling() { &mut self.settling } else { &mut self.settled };
-            index.insert(self.next);
+            self.file_closed(&entry);
         }
         self.feed.insert(self.next, entry);
         Some(result)
+    }
+
+    /// Notes a closed half under the position that it has now.
+    fn file_closed(&mut self, half: &Half) {
+        self.closed_weight += half.weight();
+        let index = if half.is_settling() { &mut self.settling } else { &mut self.settled };
+        index.insert(self.next);
     }
 
     /// Everything that changed after `cursor`, or a snapshot where there is no usable

@@ -16,7 +16,7 @@ use crate::census::Censuses;
 use crate::deadline::Armed;
 use crate::evidence::{End, HopCount, LegName, Observation};
 use crate::half::{Accept, Half, Hop, LogEntry, Routing, Stamped, Target, Tls};
-use crate::id::{Attempt, ConnectionId, HalfKey, InstanceId, Role};
+use crate::id::{Attempt, HalfKey, InstanceId, Role};
 use crate::journal::Journal;
 use crate::peer::Peer;
 use crate::phase::{IllegalStep, Phase};
@@ -234,16 +234,6 @@ impl Ledger {
         self.role
     }
 
-    /// Opens a front half: the first thing that happens to an accepted socket.
-    pub fn open_front(
-        &mut self,
-        connection: ConnectionId,
-        accept: Arc<Accept>,
-        now: Now,
-    ) -> Result<Arc<Traffic>, RecordError> {
-        self.open(HalfKey::front(connection, self.instance), self.instance, accept, now)
-    }
-
     /// Lets an open front in under `address`, or says which limit speaks against it.
     pub fn admit(&mut self, key: HalfKey, address: IpAddr, limits: &AdmissionLimits) -> Result<(), Reason> {
         let Some(slot) = self.live.get_mut(&key) else { return Err(Reason::Abandoned) };
@@ -263,27 +253,6 @@ impl Ledger {
     #[expect(clippy::needless_pass_by_value, reason = "an arrival is consumed: it is refused once")]
     pub fn refuse(&mut self, arrival: Arrival, reason: Reason) {
         self.arrivals.refused(&arrival, reason);
-    }
-
-    /// A hop header verified: the arrival becomes an inner half under the same connection id.
-    #[expect(clippy::needless_pass_by_value, reason = "an arrival is consumed: it becomes one half")]
-    pub fn open_inner(
-        &mut self,
-        arrival: Arrival,
-        connection: ConnectionId,
-        attempt: Attempt,
-        front_instance: InstanceId,
-        accept: Arc<Accept>,
-        now: Now,
-    ) -> Result<Arc<Traffic>, RecordError> {
-        let key = HalfKey::inner(connection, self.instance, attempt);
-        let opened = self.open(key, front_instance, accept, now);
-        match opened {
-            Ok(_) => self.arrivals.verified(&arrival),
-            // Of this attempt there is a half already.
-            Err(_) => self.arrivals.refused(&arrival, Reason::HopReplayed),
-        }
-        opened
     }
 
     /// Applies `changes` to a live half, as one step of the journal: all of them, or none.
@@ -414,51 +383,6 @@ impl Ledger {
         false
     }
 
-    fn open(
-        &mut self,
-        key: HalfKey,
-        front_instance: InstanceId,
-        accept: Arc<Accept>,
-        now: Now,
-    ) -> Result<Arc<Traffic>, RecordError> {
-        let half = Half {
-            key,
-            role: self.role,
-            front_instance,
-            accept: Stamped { seq: 0, value: accept },
-            routing: None,
-            hop: None,
-            tls: None,
-            target: None,
-            phase: Phase::Accepted,
-            half_closed: None,
-            log: first_entry(self.role),
-            log_dropped: 0,
-            armed: Arc::from([]),
-            traffic: TrafficTotals::default(),
-            end: None,
-            settlement: None,
-            opened_seq: 0,
-        };
-        if !self.own.open(half) {
-            return Err(RecordError::Taken);
-        }
-        let traffic = Arc::new(Traffic::default());
-        let slot = LiveSlot {
-            traffic: Arc::clone(&traffic),
-            opened: now,
-            opened_seq: self.own.position(),
-            phase: Phase::Accepted,
-            closing_from: None,
-            admitted_as: None,
-        };
-        self.live.insert(key, slot);
-        self.rejoin(None, (self.role == Role::Inner).then_some(front_instance));
-        self.refresh_flights_of(key, now);
-        self.debug_check();
-        Ok(traffic)
-    }
-
     /// A live half is joined to another instance than before.
     fn rejoin(&mut self, before: Option<InstanceId>, after: Option<InstanceId>) {
         if before == after {
@@ -502,17 +426,6 @@ impl Ledger {
             "nothing is kept for a reader that is gone"
         );
     }
-}
-
-/// A phase log with room for a usual life.
-fn first_entry(role: Role) -> Vec<LogEntry> {
-    let usual = match role {
-        Role::Front => 8,
-        Role::Inner => 6,
-    };
-    let mut log = Vec::with_capacity(usual);
-    log.push(LogEntry { seq: 0, phase: Phase::Accepted, after: Duration::ZERO });
-    log
 }
 
 /// May the phases among `changes` follow each other from `phase` on? CLOSED may not: a record ends by
@@ -566,5 +479,6 @@ fn amend_hop(half: &mut Half, seq: u64, change: impl FnOnce(&mut Hop)) {
     half.hop = Some(Stamped { seq, value: hop });
 }
 
+mod opening;
 #[cfg(test)]
 mod tests;

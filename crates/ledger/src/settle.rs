@@ -160,14 +160,18 @@ impl Ledger {
         self.waiting.remove(key);
         self.unseen.remove(&key);
         self.drop_keepsake(key);
-        if let Some(half) = self.own.half(key) {
-            if self.settled_out.len() < self.limits.unlogged {
-                self.settled_out.push_back(Arc::clone(half));
-            } else {
-                self.alarms.unlogged += 1;
-            }
-        }
+        self.hand_out(key);
         self.debug_check();
+    }
+
+    /// A half has settled: to be logged, once.
+    pub(crate) fn hand_out(&mut self, key: HalfKey) {
+        let Some(half) = self.own.half(key) else { return };
+        if self.settled_out.len() < self.limits.unlogged {
+            self.settled_out.push_back(Arc::clone(half));
+        } else {
+            self.alarms.unlogged += 1;
+        }
     }
 
     /// Compares what one half sent on the hop with what the other received.

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use crate::admission::AdmissionLimits;
 use crate::arrivals::Arrival;
 use crate::audit::{Audit, Counters, Draft};
+use crate::evidence::Observation;
 use crate::half::{Accept, Half};
 use crate::id::{Attempt, ConnectionId, HalfKey, InstanceId, Role};
 use crate::journal::ReadingId;
@@ -91,6 +92,17 @@ impl SharedLedger {
         now: Now,
     ) -> Result<Arc<Traffic>, RecordError> {
         self.changed(|ledger| ledger.open_front(id, accept, now))
+    }
+
+    /// See [`Ledger::turn_away`].
+    pub fn turn_away(
+        &self,
+        id: ConnectionId,
+        accept: Arc<Accept>,
+        seen: Observation,
+        now: Now,
+    ) -> Result<(), RecordError> {
+        self.changed(|ledger| ledger.turn_away(id, accept, seen, now))
     }
 
     /// See [`Ledger::arrive`].

@@ -238,11 +238,11 @@ fn listen(
         let (door, closes, errors) = (Arc::clone(door), closes.clone(), Arc::clone(errors));
         tasks::spawn_on(worker, "hop listener", async move {
             let clock = inside.gateway.clock().clone();
-            accept_loop(listener, None, &clock, &errors, closes.cancelled(), |accepted| {
+            accept_loop(listener, None, &clock, &errors, closes.cancelled(), |socket, front| {
                 let arrival = inside.gateway.manager.ledger().arrive();
                 // Detached: it owns its record and ends it by itself.
                 let (inside, door) = (inside.clone(), Arc::clone(&door));
-                let life = inner_connection(inside, door, accepted.socket, accepted.client, arrival);
+                let life = inner_connection(inside, door, socket, front, arrival);
                 drop(tasks::spawn("connection", life));
             })
             .await;

@@ -15,7 +15,9 @@
 //! that waits for its client, a target, or a networkproxy that answers nobody. *Invariant*: in hand = the live
 //! [`InHand`]s that are not set aside.
 
+use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -24,6 +26,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
+use crate::accept::accept_now;
 use crate::clock::Clock;
 use crate::socket::{self, ListenQueue};
 
@@ -65,12 +68,16 @@ pub struct InHand {
     counted: bool,
 }
 
+/// What is done with a client that waited too long: it gets the socket, whose it is, and how long that was. It must
+/// not wait.
+type TurnAway = Box<dyn FnMut(std::net::TcpStream, SocketAddr, Duration) + Send>;
+
 /// A worker's intake from one listener.
-#[derive(Debug)]
 pub struct Queue {
     intake: Intake,
     /// How long somebody may have waited to be accepted while more come than can be served.
     longest: Option<Duration>,
+    turn_away: TurnAway,
     trend: Trend,
     /// Turned away since somebody was taken.
     refused: u32,
@@ -107,8 +114,13 @@ impl Intake {
     }
 
     /// The intake from one listener, which turns away who waited `longest` when more come than can be served.
-    pub fn from_queue(&self, longest: Option<Duration>) -> Queue {
-        Queue { intake: self.clone(), longest, trend: Trend::default(), refused: 0 }
+    pub fn from_queue(
+        &self,
+        longest: Option<Duration>,
+        turn_away: impl FnMut(std::net::TcpStream, SocketAddr, Duration) + Send + 'static,
+    ) -> Queue {
+        let (turn_away, trend) = (Box::new(turn_away), Trend::default());
+        Queue { intake: self.clone(), longest, turn_away, trend, refused: 0 }
     }
 
     /// New connections in hand now.
@@ -185,37 +197,72 @@ impl Drop for InHand {
 }
 
 impl Queue {
-    /// Accepts the next one when there is room. Cancel safe.
-    pub(crate) async fn accept(
-        &mut self,
-        listener: &TcpListener,
-    ) -> io::Result<(TcpStream, std::net::SocketAddr)> {
-        if self.intake.room().await {
-            let now = self.intake.shared.clock.stamp();
-            if self.trend.is_due(now)
-                && let Ok(queue) = ListenQueue::of(listener)
-            {
-                self.trend.note(now, queue);
+    /// Accepts the next one to be served, when there is room; those who waited too long are turned away on the way.
+    /// Cancel safe.
+    pub(crate) async fn accept(&mut self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        loop {
+            if self.intake.room().await {
+                self.judge(listener);
+            }
+            if !self.trend.is_overload() {
+                return self.accept_next(listener).await;
+            }
+            tokio::task::consume_budget().await;
+            // Straight from the kernel: who is turned away is not registered with the reactor first.
+            let (socket, client) = match accept_now(listener) {
+                Ok(accepted) => accepted,
+                // Nobody waits, so who comes next has not waited.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return self.accept_next(listener).await;
+                }
+                Err(error) => return Err(error),
+            };
+            let waited = self.waited_too_long(&socket);
+            self.popped(waited.is_none());
+            match waited {
+                Some(waited) => (self.turn_away)(socket, client, waited),
+                None => return Ok((TcpStream::from_std(socket)?, client)),
             }
         }
-        listener.accept().await
     }
 
-    /// How long `socket` waited, where that is too long: it is to be turned away.
-    pub(crate) fn turns_away(&mut self, socket: &TcpStream) -> Option<Duration> {
-        let waited = self.waited_too_long(socket);
-        match waited {
-            Some(_) => self.refused += 1,
-            None => self.refused = 0,
+    /// Waits for the next one, who is served.
+    async fn accept_next(&mut self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        let accepted = listener.accept().await?;
+        self.popped(true);
+        Ok(accepted)
+    }
+
+    /// Somebody left the queue.
+    fn popped(&mut self, taken: bool) {
+        self.refused = if taken { 0 } else { self.refused + 1 };
+        self.trend.popped(taken);
+    }
+
+    /// A look at the queue, when it is time for one.
+    fn judge(&mut self, listener: &TcpListener) {
+        let now = self.intake.shared.clock.stamp();
+        if self.trend.is_due(now)
+            && let Ok(queue) = ListenQueue::of(listener)
+        {
+            self.trend.note(now, queue);
         }
-        self.trend.popped(waited.is_none());
-        waited
     }
 
-    fn waited_too_long(&self, socket: &TcpStream) -> Option<Duration> {
+    /// How long `socket` waited, where that is too long.
+    fn waited_too_long(&self, socket: &std::net::TcpStream) -> Option<Duration> {
         let longest = self.longest.filter(|_| self.trend.is_overload())?;
         let waited = socket::quiet_since_last_data(socket).ok().filter(|waited| *waited > longest)?;
         (self.refused < REFUSALS || waited > longest.saturating_mul(HOPELESS)).then_some(waited)
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { intake, longest, turn_away: _, trend, refused } = self;
+        let mut queue = f.debug_struct("Queue");
+        queue.field("intake", intake).field("longest", longest).field("trend", trend);
+        queue.field("refused", refused).finish_non_exhaustive()
     }
 }
 

@@ -11,6 +11,7 @@
 //! [`ledger`], which settles the cause. *Invariant*: sockets first, record last: a closed record never has a
 //! live socket behind it.
 
+mod accept;
 mod buffer;
 mod cleanup;
 mod clock;
@@ -45,6 +46,7 @@ pub mod tasks;
 mod tracked;
 mod workers;
 
+pub use accept::{AcceptErrors, AcceptFault, accept_loop};
 pub use cleanup::{
     Departure, Farewell, FarewellLimits, Goodbye, Outcome, Parting, cleanup_connection, cleanup_socket,
 };
@@ -61,7 +63,7 @@ pub use intake::{InHand, Intake, Queue};
 pub use leg::{Leg, Origin};
 pub use leg_io::LegIo;
 pub use limits::{DescriptorLimit, RESERVED, TooManyConnections, open_descriptors};
-pub use listener::{AcceptErrors, AcceptFault, Accepted, BindError, Bound, Sharing, accept_loop};
+pub use listener::{BindError, Bound, Sharing};
 pub use manager::ConnectionManager;
 pub use metrics::{BuildInfo, common_metrics};
 pub use pipe::PipePool;

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ledger::{
-    Accept, Arrival, Attempt, ConnectionId, Ending, HalfKey, HopCount, InstanceId, LegName, Now, Observation,
-    RecordError, SharedLedger, Traffic,
+    Accept, Arrival, Attempt, ConnectionId, HalfKey, InstanceId, LegName, Now, Observation, RecordError,
+    SharedLedger, Traffic,
 };
 use tokio::net::TcpStream;
 
@@ -70,15 +70,11 @@ impl ConnectionManager {
 
     /// Books a client that is turned away before anything is done for it, `seen` being why, and lets go of its
     /// socket, which resets it: no task, no deadline, nothing that could be ordered to close.
-    pub fn turn_away(&self, socket: TcpStream, accept: Accept, seen: impl FnOnce() -> Observation) {
-        let listener = Arc::clone(&accept.listener);
-        let (key, _) = self.open_front(accept, self.clock().now());
-        self.live().count_opened(&listener);
+    pub fn turn_away(&self, socket: std::net::TcpStream, accept: Accept, seen: &Observation) {
         drop(socket);
-        let ending = Ending { observations: vec![seen()], hop: HopCount::default(), undelivered: 0 };
-        if let Err(error) = self.ledger().close(key, ending, self.clock().now()) {
-            tracing::error!(id = %key.connection, ?error, "our bug: a record that was just opened could not be closed");
-        }
+        let (now, accept) = (self.clock().now(), Arc::new(accept));
+        under_new_id(|id| self.ledger().turn_away(id, Arc::clone(&accept), seen.clone(), now));
+        self.live().count_opened(&accept.listener);
     }
 
     /// Opens the inner half of a hop socket whose header verified. `read_past` bytes were read from it after
@@ -169,12 +165,8 @@ impl ConnectionManager {
     /// Opens a front's record under a new id.
     fn open_front(&self, accept: Accept, now: Now) -> (HalfKey, Arc<Traffic>) {
         let accept = Arc::new(accept);
-        loop {
-            let id = mint::connection_id();
-            if let Ok(traffic) = self.ledger().open_front(id, Arc::clone(&accept), now) {
-                return (HalfKey::front(id, self.ledger().instance()), traffic);
-            }
-        }
+        let (id, traffic) = under_new_id(|id| self.ledger().open_front(id, Arc::clone(&accept), now));
+        (HalfKey::front(id, self.ledger().instance()), traffic)
     }
 
     fn track(
@@ -199,5 +191,15 @@ impl ConnectionManager {
 
     fn live(&self) -> MutexGuard<'_, Live> {
         self.shared.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Opens a record under an id that no other has: the first, most likely for ever.
+fn under_new_id<R>(open: impl Fn(ConnectionId) -> Result<R, RecordError>) -> (ConnectionId, R) {
+    loop {
+        let id = mint::connection_id();
+        if let Ok(opened) = open(id) {
+            return (id, opened);
+        }
     }
 }

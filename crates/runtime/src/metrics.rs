@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use ledger::{Counters, Direction, LegName, Phase};
 
+use crate::accept::AcceptErrors;
 use crate::exposition::Exposition;
-use crate::listener::AcceptErrors;
 use crate::manager::ConnectionManager;
 use crate::process;
 use crate::settled::SettledTotals;

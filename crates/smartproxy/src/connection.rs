@@ -4,6 +4,7 @@
 //! *Never* touches another connection; ends by returning how each socket is to be left. *Invariant*: the
 //! record exists before any decision, and ends after the last socket is gone.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,12 +43,17 @@ pub(crate) struct Ends {
 }
 
 /// Refuses a client that waited too long to be accepted, while more come than can be served.
-pub(crate) fn turn_away(app: &App, socket: TcpStream, remote: SocketAddr, port: &Port, waited: Duration) {
-    let accept = accept(app, &socket, remote, port);
-    app.manager.turn_away(socket, accept, || {
-        let seen = Observation::new(Role::Front, Reason::Overloaded, None, Duration::ZERO);
-        seen.by_rule(app.early.accept_queue_rule.clone(), format!("{waited:?}"))
-    });
+pub(crate) fn turn_away(
+    app: &App,
+    socket: std::net::TcpStream,
+    remote: SocketAddr,
+    port: &Port,
+    waited: Duration,
+) {
+    let accept = accept(app, || socket.local_addr(), remote, port);
+    let seen = Observation::new(Role::Front, Reason::Overloaded, None, Duration::ZERO);
+    let seen = seen.by_rule(app.early.accept_queue_rule.clone(), format!("{waited:?}"));
+    app.manager.turn_away(socket, accept, &seen);
 }
 
 /// Two sockets, and how they are relayed between.
@@ -68,7 +74,7 @@ pub(crate) async fn serve(
     port: Arc<Port>,
     in_hand: Option<InHand>,
 ) {
-    let accept = accept(&app, &socket, remote, &port);
+    let accept = accept(&app, || socket.local_addr(), remote, &port);
     let (client, local) = (accept.client, accept.local);
     let (mut tracked, leg) = app.manager.create_connection(socket, accept);
     let span = tracked.span(client, &port.name);
@@ -87,12 +93,14 @@ pub(crate) async fn serve(
 }
 
 /// What is known of a client that was just accepted.
-fn accept(app: &App, socket: &TcpStream, remote: SocketAddr, port: &Port) -> Accept {
-    let local = if port.address.ip().is_unspecified() {
-        socket.local_addr().unwrap_or(port.address)
-    } else {
-        port.address
-    };
+fn accept(
+    app: &App,
+    local_addr: impl FnOnce() -> io::Result<SocketAddr>,
+    remote: SocketAddr,
+    port: &Port,
+) -> Accept {
+    let local =
+        if port.address.ip().is_unspecified() { local_addr().unwrap_or(port.address) } else { port.address };
     let client = SocketAddr::new(remote.ip().to_canonical(), remote.port());
     app.client_addresses.see(client.ip());
     let listener = Arc::clone(&port.name);

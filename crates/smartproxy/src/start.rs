@@ -13,8 +13,8 @@ use control::server::Peers;
 use control::{Access, Plaintext, Reading, Time, TokenFile};
 use ledger::{Ledger, LedgerLimits, Limit, Rhythm, Role, SharedLedger};
 use runtime::{
-    AcceptErrors, Accepted, Bound, Clock, ConnectionManager, DescriptorLimit, Drain, DrainSwitch, Intake,
-    Keepalive, Resolver, SettledTotals, Sharing, Workers, accept_loop, mint, tasks,
+    AcceptErrors, Bound, Clock, ConnectionManager, DescriptorLimit, Drain, DrainSwitch, Intake, Keepalive,
+    Resolver, SettledTotals, Sharing, Workers, accept_loop, mint, tasks,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -201,12 +201,13 @@ fn listen(
             let (port, intake) = (Arc::clone(&port), bridges.then(|| intake.clone()));
             listeners.push(tasks::spawn_on(worker, "listener", async move {
                 let clock = app.manager.clock().clone();
-                let queue = intake.as_ref().map(|intake| intake.from_queue(app.early.accept_queue));
-                accept_loop(listener, queue, &clock, &errors, drain.draining(), |accepted| {
-                    let Accepted { socket, client, waited_too_long } = accepted;
-                    if let Some(waited) = waited_too_long {
-                        return turn_away(&app, socket, client, &port, waited);
-                    }
+                let queue = intake.as_ref().map(|intake| {
+                    let (app, port) = (Arc::clone(&app), Arc::clone(&port));
+                    intake.from_queue(app.early.accept_queue, move |socket, client, waited| {
+                        turn_away(&app, socket, client, &port, waited);
+                    })
+                });
+                accept_loop(listener, queue, &clock, &errors, drain.draining(), |socket, client| {
                     let in_hand = intake.as_ref().map(Intake::take);
                     // Detached: it owns its record and ends it by itself.
                     let life = serve(Arc::clone(&app), socket, client, Arc::clone(&port), in_hand);

@@ -59,6 +59,8 @@ fn half(id: u8) -> Half {
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Open(u8),
+    /// It ended and settled in the step that opened it.
+    TurnAway(u8),
     Phase(u8, Phase),
     Bridge(u8, u64),
     Tls(u8),
@@ -74,6 +76,7 @@ fn op() -> impl Strategy<Value = Op> {
     let id = 0_u8..24;
     prop_oneof![
         3 => id.clone().prop_map(Op::Open),
+        1 => id.clone().prop_map(Op::TurnAway),
         3 => (id.clone(), prop::sample::select(&Phase::ALL[..13])).prop_map(|(id, phase)| Op::Phase(id, phase)),
         2 => (id.clone(), 1_u64..50).prop_map(|(id, attempt)| Op::Bridge(id, attempt)),
         1 => id.clone().prop_map(Op::Tls),
@@ -90,6 +93,13 @@ fn apply(journal: &mut Journal, op: Op) {
         Op::Open(id) => {
             journal.open(half(id));
         }
+        Op::TurnAway(id) => {
+            let mut half = half(id);
+            half.phase = Phase::Closed;
+            half.end = Some(Stamped { seq: 0, value: Arc::new(end_of(&half)) });
+            half.settlement = Some(Stamped { seq: 0, value: Arc::new(settlement_of(&half)) });
+            journal.open(half);
+        }
         Op::Phase(id, phase) => amend_live(journal, id, |half, seq| {
             half.phase = phase;
             half.log(LogEntry { seq, phase, after: Duration::ZERO });
@@ -103,16 +113,7 @@ fn apply(journal: &mut Journal, op: Op) {
             half.tls = Some(Stamped { seq, value: Arc::new(tls) });
         }),
         Op::End(id) => amend_live(journal, id, |half, seq| {
-            let seen = Observation::new(Role::Front, Reason::ClientReset, None, Duration::ZERO);
-            let end = End {
-                phase: half.phase,
-                observations: vec![seen],
-                suspended: Duration::ZERO,
-                hop: HopCount::default(),
-                undelivered: 0,
-                at: Wall(0),
-                age: Duration::ZERO,
-            };
+            let end = end_of(half);
             half.phase = Phase::Closed;
             half.traffic.meters[0][0].bytes += 7;
             half.end = Some(Stamped { seq, value: Arc::new(end) });
@@ -120,9 +121,7 @@ fn apply(journal: &mut Journal, op: Op) {
         Op::Settle(id) => {
             if journal.half(key(id)).is_some_and(|half| half.is_settling()) {
                 journal.amend(key(id), |half, seq| {
-                    let cause = only(&half.end.as_ref().expect("settling").value, Role::Front);
-                    let settlement = Settlement { cause, from: SettledFrom::Only, late: Vec::new() };
-                    half.settlement = Some(Stamped { seq, value: Arc::new(settlement) });
+                    half.settlement = Some(Stamped { seq, value: Arc::new(settlement_of(half)) });
                 });
             }
         }
@@ -134,6 +133,23 @@ fn apply(journal: &mut Journal, op: Op) {
         }
         Op::Read | Op::ReadPart(_) => {}
     }
+}
+
+fn end_of(half: &Half) -> End {
+    End {
+        phase: half.phase,
+        observations: vec![Observation::new(Role::Front, Reason::ClientReset, None, Duration::ZERO)],
+        suspended: Duration::ZERO,
+        hop: HopCount::default(),
+        undelivered: 0,
+        at: Wall(0),
+        age: Duration::ZERO,
+    }
+}
+
+fn settlement_of(half: &Half) -> Settlement {
+    let cause = only(&half.end.as_ref().expect("ended").value, Role::Front);
+    Settlement { cause, from: SettledFrom::Only, late: Vec::new() }
 }
 
 fn amend_live(journal: &mut Journal, id: u8, change: impl FnOnce(&mut Half, u64)) {
@@ -212,7 +228,7 @@ proptest! {
         let mut mirror = Mirror::new(OWNER, Role::Front, InstanceId(3));
         let mut opened = BTreeSet::new();
         for op in ops {
-            if let Op::Open(id) = op && !opened.insert(id) {
+            if let Op::Open(id) | Op::TurnAway(id) = op && !opened.insert(id) {
                 continue; // An id is never used again.
             }
             apply(&mut journal, op);

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::evidence::Rule;
+use crate::id::ConnectionId;
 use crate::rig::{FRONT, INNER, Pair, accept, front_key, inner_key, now};
+use crate::termination::SettledFrom;
 
 /// "An illegal step is an error value": and nothing of the step it was part of happens.
 #[test]
@@ -103,6 +105,62 @@ fn fifty_thousand_closes_leave_at_once() {
     let counters = ledger.counters(at);
     assert_eq!((counters.connected_clients, counters.settling), (0, 0));
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+/// a client that is turned away has a record, in both processes, which has ended and settled from the first
+/// moment; it was never among the live ones, and its id is taken as any other's.
+#[test]
+fn who_is_turned_away_is_in_the_books_of_both() {
+    let mut pair = Pair::new();
+    let mut last = 0;
+    for id in 1..=3 {
+        let seen = Observation::new(Role::Front, Reason::Overloaded, None, Duration::ZERO);
+        let seen = seen.with_detail("x".repeat(100_000));
+        let now = pair.now();
+        pair.front.turn_away(front_key(id).connection, accept(), seen.clone(), now).unwrap();
+        let taken = pair.front.turn_away(front_key(id).connection, accept(), seen, now);
+        assert_eq!(taken, Err(RecordError::Taken));
+        assert_eq!(pair.front.own.position(), last + 1, "one step of the journal");
+        last += 1;
+        // Told one by one, and together.
+        if id != 2 {
+            pair.sync();
+        }
+    }
+    let half = pair.front_half(1).clone();
+    let settlement = &half.settlement.as_ref().unwrap().value;
+    assert_eq!((settlement.cause.reason, settlement.from), (Reason::Overloaded, SettledFrom::Only));
+    assert_eq!(half.end.as_ref().unwrap().value.phase, Phase::Accepted);
+    let detail = half.end.as_ref().unwrap().value.observations[0].detail.clone().unwrap();
+    assert_eq!(detail.len(), Observation::LONGEST_DETAIL);
+    let logged: Vec<Phase> = half.log.iter().map(|entry| entry.phase).collect();
+    assert_eq!(logged, [Phase::Accepted, Phase::Closed]);
+    let mirrored = pair.inner.peers[&FRONT].half(front_key(1)).unwrap();
+    assert_eq!((&mirrored.end, &mirrored.settlement), (&half.end, &half.settlement));
+    assert_eq!(pair.front.take_settled(10).len(), 3);
+    for (ledger, peers) in [(&pair.front, 0), (&pair.inner, 3)] {
+        let audit = ledger.audit(pair.now());
+        assert!(audit.balanced, "{audit:#?}");
+        assert_eq!(ledger.peers.values().map(|peer| peer.mirror.tally().settled_total()).sum::<u64>(), peers);
+    }
+    let counters = pair.front.counters(pair.now());
+    assert_eq!((counters.tally.opened, counters.tally.closed, counters.connected_clients), (3, 3, 0));
+}
+
+/// Retention bounds them as any others.
+#[test]
+fn who_is_turned_away_is_kept_as_long_as_any_other() {
+    let limits = LedgerLimits { closed_records: 10, ..LedgerLimits::default() };
+    let mut pair = Pair::with(limits, LedgerLimits::default());
+    for id in 1..=25 {
+        let seen = Observation::new(Role::Front, Reason::Overloaded, None, Duration::ZERO);
+        let now = pair.now();
+        pair.front.turn_away(front_key(id).connection, accept(), seen, now).unwrap();
+    }
+    assert_eq!(pair.front.own.closed_len(), 10);
+    pair.sync();
+    assert_eq!(pair.inner.peers[&FRONT].mirror.tally().settled_total(), 25);
+    assert!(pair.front.audit(pair.now()).balanced && pair.inner.audit(pair.now()).balanced);
 }
 
 /// a wall clock that is set back an hour in the middle of a connection does not show in its age.

@@ -102,7 +102,15 @@ impl World {
         let id = ConnectionId(0x0192_0000_0000_7000_8000_0000_0000_0000 | self.next_connection);
         let now = self.processes[FRONT].now(self.time);
         let life = self.processes[FRONT].instance;
+        let turned_away = self.rng.one_in(8);
         let Some(ledger) = &mut self.processes[FRONT].ledger else { return };
+        if turned_away {
+            let seen = Observation::new(Role::Front, Reason::Overloaded, None, Duration::ZERO);
+            if ledger.turn_away(id, accept(now.wall), seen, now).is_err() {
+                self.fail("a fresh id is taken");
+            }
+            return self.pump(FRONT);
+        }
         let Ok(traffic) = ledger.open_front(id, accept(now.wall), now) else {
             return self.fail("a fresh id is taken");
         };

@@ -1,12 +1,12 @@
 //! The judgement of a queue, the room in hand, and both on a real listener.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use tokio::time::timeout;
 
 use super::*;
-use crate::listener::{AcceptErrors, Accepted, Bound, Sharing, accept_loop};
+use crate::accept::{AcceptErrors, accept_loop};
+use crate::listener::{Bound, Sharing};
 
 const CAPACITY: u32 = 1_024;
 /// Windows of a spell.
@@ -147,14 +147,12 @@ fn slow_worker(longest: Option<Duration>) -> Slow {
         }
     });
     let looping = tokio::spawn(async move {
-        let (queue, errors) = (intake.from_queue(longest), AcceptErrors::default());
-        let on_accept = |accepted: Accepted| match accepted.waited_too_long {
-            Some(waited) => {
-                assert!(waited > longest.unwrap());
-                refuses.fetch_add(1, Relaxed);
-            }
-            None => drop(hand.send((accepted.socket, intake.take()))),
+        let turn_away = move |_, _, waited| {
+            assert!(waited > longest.unwrap());
+            refuses.fetch_add(1, Relaxed);
         };
+        let (queue, errors) = (intake.from_queue(longest, turn_away), AcceptErrors::default());
+        let on_accept = |socket, _| drop(hand.send((socket, intake.take())));
         accept_loop(listener, Some(queue), &clock, &errors, std::future::pending(), on_accept).await;
     });
     Slow { address, looping, served, refused }

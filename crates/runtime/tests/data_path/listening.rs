@@ -36,8 +36,8 @@ fn workers_share_the_clients_of_a_port() {
         let told = told.clone();
         runtime::tasks::spawn_on(worker, "listener", async move {
             let (clock, errors) = (Clock::start(Duration::from_secs(1)), AcceptErrors::default());
-            accept_loop(listener, None, &clock, &errors, std::future::pending(), |accepted| {
-                drop(accepted);
+            accept_loop(listener, None, &clock, &errors, std::future::pending(), |socket, _| {
+                drop(socket);
                 told.send(std::thread::current().name().map(ToOwned::to_owned)).unwrap();
             })
             .await;
@@ -77,7 +77,7 @@ async fn a_draining_listener_takes_what_waits_in_its_queue() {
     let (clock, errors) = (Clock::start(Duration::from_secs(1)), AcceptErrors::default());
     let mut accepted = Vec::new();
     let drained = std::future::ready(());
-    accept_loop(listener, None, &clock, &errors, drained, |one| accepted.push(one.socket)).await;
+    accept_loop(listener, None, &clock, &errors, drained, |socket, _| accepted.push(socket)).await;
     assert_eq!(accepted.len(), 20);
     assert!(TcpStream::connect(address).await.is_err(), "the port is closed");
     for socket in accepted {
@@ -102,8 +102,11 @@ async fn a_listener_accepts_until_it_is_drained() {
         let (clock, errors) = (Clock::start(Duration::from_secs(1)), AcceptErrors::default());
         let mut clients = Vec::new();
         let drained = async { drop(stopped.await) };
-        accept_loop(listener, None, &clock, &errors, drained, |accepted| clients.push(accepted)).await;
-        clients.into_iter().map(|accepted| accepted.client).collect::<Vec<_>>()
+        accept_loop(listener, None, &clock, &errors, drained, |socket, client| {
+            clients.push((socket, client))
+        })
+        .await;
+        clients.into_iter().map(|(_, client)| client).collect::<Vec<_>>()
     });
     let (mut clients, mut expected) = (Vec::new(), Vec::new());
     for _ in 0..10 {

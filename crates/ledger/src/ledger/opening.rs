@@ -1,0 +1,147 @@
+//! How a half comes into the books.
+//!
+//! *Owns* the first state of a half. *Never* admits or refuses: a record exists before anything is decided about its
+//! client. *Invariant*: a key opens once; what is turned away has opened, ended and settled in the same step.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Ledger, LiveSlot, RecordError};
+use crate::arrivals::Arrival;
+use crate::evidence::{End, HopCount, Observation};
+use crate::half::{Accept, Half, LogEntry, Settlement, Stamped};
+use crate::id::{Attempt, ConnectionId, HalfKey, InstanceId, Role};
+use crate::phase::Phase;
+use crate::reason::Reason;
+use crate::termination::{SettledFrom, only};
+use crate::time::Now;
+use crate::traffic::{Traffic, TrafficTotals};
+
+impl Ledger {
+    /// Opens a front half: the first thing that happens to an accepted socket.
+    pub fn open_front(
+        &mut self,
+        connection: ConnectionId,
+        accept: Arc<Accept>,
+        now: Now,
+    ) -> Result<Arc<Traffic>, RecordError> {
+        self.open(HalfKey::front(connection, self.instance), self.instance, accept, now)
+    }
+
+    /// Opens and ends a front half in one step: of a client for whom nothing was done, because of what was `seen`.
+    /// Its socket is gone already.
+    pub fn turn_away(
+        &mut self,
+        connection: ConnectionId,
+        accept: Arc<Accept>,
+        mut seen: Observation,
+        now: Now,
+    ) -> Result<(), RecordError> {
+        let key = HalfKey::front(connection, self.instance);
+        let mut half = self.newborn(key, self.instance, accept, 2);
+        seen.clip();
+        let end = End {
+            phase: half.phase,
+            observations: vec![seen],
+            suspended: Duration::ZERO,
+            hop: HopCount::default(),
+            undelivered: 0,
+            at: now.wall,
+            age: Duration::ZERO,
+        };
+        let settlement =
+            Settlement { cause: only(&end, self.role), from: SettledFrom::Only, late: Vec::new() };
+        half.phase = Phase::Closed;
+        half.log(LogEntry { seq: 0, phase: Phase::Closed, after: Duration::ZERO });
+        half.end = Some(Stamped { seq: 0, value: Arc::new(end) });
+        half.settlement = Some(Stamped { seq: 0, value: Arc::new(settlement) });
+        if !self.own.open(half) {
+            return Err(RecordError::Taken);
+        }
+        self.hand_out(key);
+        self.retain(now);
+        self.debug_check();
+        Ok(())
+    }
+
+    /// A hop header verified: the arrival becomes an inner half under the same connection id.
+    #[expect(clippy::needless_pass_by_value, reason = "an arrival is consumed: it becomes one half")]
+    pub fn open_inner(
+        &mut self,
+        arrival: Arrival,
+        connection: ConnectionId,
+        attempt: Attempt,
+        front_instance: InstanceId,
+        accept: Arc<Accept>,
+        now: Now,
+    ) -> Result<Arc<Traffic>, RecordError> {
+        let key = HalfKey::inner(connection, self.instance, attempt);
+        let opened = self.open(key, front_instance, accept, now);
+        match opened {
+            Ok(_) => self.arrivals.verified(&arrival),
+            // Of this attempt there is a half already.
+            Err(_) => self.arrivals.refused(&arrival, Reason::HopReplayed),
+        }
+        opened
+    }
+
+    fn open(
+        &mut self,
+        key: HalfKey,
+        front_instance: InstanceId,
+        accept: Arc<Accept>,
+        now: Now,
+    ) -> Result<Arc<Traffic>, RecordError> {
+        let half = self.newborn(key, front_instance, accept, usual_life(self.role));
+        if !self.own.open(half) {
+            return Err(RecordError::Taken);
+        }
+        let traffic = Arc::new(Traffic::default());
+        let slot = LiveSlot {
+            traffic: Arc::clone(&traffic),
+            opened: now,
+            opened_seq: self.own.position(),
+            phase: Phase::Accepted,
+            closing_from: None,
+            admitted_as: None,
+        };
+        self.live.insert(key, slot);
+        self.rejoin(None, (self.role == Role::Inner).then_some(front_instance));
+        self.refresh_flights_of(key, now);
+        self.debug_check();
+        Ok(traffic)
+    }
+
+    /// A half as it is when it opens, with room for a log of `phases`.
+    fn newborn(&self, key: HalfKey, front_instance: InstanceId, accept: Arc<Accept>, phases: usize) -> Half {
+        let mut log = Vec::with_capacity(phases);
+        log.push(LogEntry { seq: 0, phase: Phase::Accepted, after: Duration::ZERO });
+        Half {
+            key,
+            role: self.role,
+            front_instance,
+            accept: Stamped { seq: 0, value: accept },
+            routing: None,
+            hop: None,
+            tls: None,
+            target: None,
+            phase: Phase::Accepted,
+            half_closed: None,
+            log,
+            log_dropped: 0,
+            armed: Arc::from([]),
+            traffic: TrafficTotals::default(),
+            end: None,
+            settlement: None,
+            opened_seq: 0,
+        }
+    }
+}
+
+/// How many phases a half usually passes through.
+const fn usual_life(role: Role) -> usize {
+    match role {
+        Role::Front => 8,
+        Role::Inner => 6,
+    }
+}
