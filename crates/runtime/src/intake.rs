@@ -31,7 +31,7 @@ use crate::clock::Clock;
 use crate::socket::{self, ListenQueue};
 
 /// In hand at once for each worker: enough for every step to have work, few enough for each to be short.
-const AT_ONCE: usize = 128;
+const AT_ONCE: usize = 40;
 /// When nothing in hand got on for this long, it is not for want of our time, and bounds nobody else.
 const STALLED: Duration = Duration::from_millis(100);
 /// How often a queue in which somebody waits is judged.
