@@ -13,7 +13,7 @@ use crate::evidence::{End, LegName};
 use crate::id::{Attempt, HalfKey, InstanceId, Role};
 use crate::phase::Phase;
 use crate::termination::{SettledFrom, Termination};
-use crate::time::Wall;
+use crate::time::{Nanos, Wall};
 use crate::traffic::TrafficTotals;
 
 /// One half of a connection: identity, phase, traffic, end, settlement.
@@ -30,7 +30,7 @@ pub struct Half {
     /// What was read and decided, once it was.
     pub routing: Option<Stamped<Arc<Routing>>>,
     /// The hop, once there is one (or was).
-    pub hop: Option<Stamped<Hop>>,
+    pub hop: Option<Stamped<Arc<Hop>>>,
     /// TLS with the client, once the handshake is complete.
     pub tls: Option<Stamped<Arc<Tls>>>,
     /// The target, once one was chosen.
@@ -160,7 +160,7 @@ pub struct LogEntry {
     /// The phase that began.
     pub phase: Phase,
     /// Time since the half opened, monotonic.
-    pub after: Duration,
+    pub after: Nanos,
 }
 
 /// The one cause, and what came after it.
@@ -192,7 +192,7 @@ pub struct HalfUpdate {
     /// If newer.
     pub routing: Option<Arc<Routing>>,
     /// If newer.
-    pub hop: Option<Hop>,
+    pub hop: Option<Arc<Hop>>,
     /// If newer.
     pub tls: Option<Arc<Tls>>,
     /// If newer.
@@ -374,6 +374,13 @@ mod tests {
     use crate::ledger::{Change, Ledger, LedgerLimits};
     use crate::session::Rhythm;
     use crate::time::Now;
+
+    /// T7: each bridged connection holds four of them, two in each process.
+    #[test]
+    fn a_half_is_small() {
+        assert!(size_of::<Half>() + 16 <= 384, "{}: jemalloc's next class is 448", size_of::<Half>());
+        assert_eq!(size_of::<LogEntry>(), 24);
+    }
 
     /// the real client becomes known after the first pull, from a PROXY header; the peer learns it.
     #[test]

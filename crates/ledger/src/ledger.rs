@@ -316,7 +316,7 @@ impl Ledger {
                 age,
             };
             half.phase = Phase::Closed;
-            half.log(LogEntry { seq, phase: Phase::Closed, after: age });
+            half.log(LogEntry { seq, phase: Phase::Closed, after: age.into() });
             half.armed = Arc::from([]);
             half.traffic.merge(&totals);
             half.end = Some(Stamped { seq, value: Arc::new(end) });
@@ -452,7 +452,7 @@ fn apply(half: &mut Half, slot: &mut LiveSlot, change: Change, seq: u64, after: 
             half.phase = phase;
             slot.phase = phase;
             half.half_closed = side.or(half.half_closed);
-            half.log(LogEntry { seq, phase, after });
+            half.log(LogEntry { seq, phase, after: after.into() });
         }
         Change::Armed(armed) => half.armed = armed,
         Change::Accept(accept) => half.accept = Stamped { seq, value: accept },
@@ -474,9 +474,9 @@ fn apply(half: &mut Half, slot: &mut LiveSlot, change: Change, seq: u64, after: 
 }
 
 fn amend_hop(half: &mut Half, seq: u64, change: impl FnOnce(&mut Hop)) {
-    let mut hop = half.hop.take().map(|hop| hop.value).unwrap_or_default();
-    change(&mut hop);
-    half.hop = Some(Stamped { seq, value: hop });
+    let hop = half.hop.get_or_insert_with(|| Stamped { seq, value: Arc::default() });
+    hop.seq = seq;
+    change(Arc::make_mut(&mut hop.value));
 }
 
 mod opening;

@@ -87,6 +87,6 @@ pub use shared::{SharedLedger, View};
 pub use standing::Standing;
 pub use tally::Tally;
 pub use termination::{AloneBecause, SettledFrom, Termination, alone, only, root_cause};
-pub use time::{Now, Wall};
+pub use time::{Nanos, Now, Wall};
 pub use traffic::{Direction, MeterTotal, Traffic, TrafficTotals};
 pub use walk::{Heading, Known, Stretch};

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::evidence::LegName;
+use crate::time::Nanos;
 
 /// Which way bytes went, seen from this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,7 +52,7 @@ pub struct MeterTotal {
     /// Bytes.
     pub bytes: u64,
     /// Active time of the last byte since the process started; zero is never.
-    pub last: Duration,
+    pub last: Nanos,
 }
 
 impl Traffic {
@@ -85,10 +86,8 @@ impl Traffic {
 
     /// A copy of every meter.
     pub fn totals(&self) -> TrafficTotals {
-        let total = |m: &Meter| MeterTotal {
-            bytes: m.bytes.load(Relaxed),
-            last: Duration::from_nanos(m.last.load(Relaxed)),
-        };
+        let total =
+            |m: &Meter| MeterTotal { bytes: m.bytes.load(Relaxed), last: Nanos(m.last.load(Relaxed)) };
         let finished = self.requests_finished.load(Relaxed);
         TrafficTotals {
             meters: std::array::from_fn(|leg| std::array::from_fn(|d| total(&self.meters[leg][d]))),
@@ -121,7 +120,7 @@ impl TrafficTotals {
 
     /// When the last byte moved on any leg in any direction; zero is never.
     pub fn last_activity(&self) -> Duration {
-        self.meters.iter().flatten().map(|m| m.last).max().unwrap_or_default()
+        self.meters.iter().flatten().map(|m| m.last).max().unwrap_or_default().into()
     }
 }
 

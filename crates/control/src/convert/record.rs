@@ -85,7 +85,9 @@ impl Viewer<'_> {
             front_instance_id: half.front_instance.to_string(),
             phase: shown_phase(seen).number().into(),
             half_closed: leg(half.half_closed),
-            in_phase: began.filter(|_| live).map(|began| duration(age(seen, self.now).saturating_sub(began))),
+            in_phase: began
+                .filter(|_| live)
+                .map(|began| duration(age(seen, self.now).saturating_sub(began.into()))),
             accept: Some(accept(&half.accept.value)),
             routing: shown_routing,
             hop: half.hop.as_ref().map(|group| hop(&group.value)),
@@ -177,7 +179,7 @@ fn timeline(record: &Record) -> Vec<wire::TimelineEvent> {
         }
         for entry in &half.log {
             let text = format!("{process}: {}", entry.phase.name());
-            own.push(event(entry.after, text, Some(entry.phase), None));
+            own.push(event(entry.after.into(), text, Some(entry.phase), None));
         }
         if let Some(end) = &half.end {
             if !end.value.suspended.is_zero() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ledger::{
     Accept, Ack, AddressSource, Armed, Attempt, Batch, Class, ConnectionId, DeadlineName, Digest, End,
-    HalfKey, HalfUpdate, Hop, HopCount, Initiator, InstanceId, LegName, LogEntry, Message, MeterTotal,
+    HalfKey, HalfUpdate, Hop, HopCount, Initiator, InstanceId, LegName, LogEntry, Message, MeterTotal, Nanos,
     Observation, Phase, Reason, Restart, Role, Routing, Rule, SettledFrom, Settlement, SnapshotChunk, Tally,
     Target, Termination, Tls, TrafficTotals, Wall,
 };
@@ -208,8 +208,7 @@ fn target() -> impl Strategy<Value = Target> {
 }
 
 fn traffic() -> impl Strategy<Value = TrafficTotals> {
-    let meter = (count(), any::<u64>())
-        .prop_map(|(bytes, last)| MeterTotal { bytes, last: Duration::from_nanos(last) });
+    let meter = (count(), any::<u64>()).prop_map(|(bytes, last)| MeterTotal { bytes, last: Nanos(last) });
     let meters = proptest::array::uniform3(proptest::array::uniform2(meter));
     (meters, count(), count()).prop_map(|(meters, requests_started, requests_finished)| TrafficTotals {
         meters,
@@ -227,7 +226,11 @@ fn armed() -> impl Strategy<Value = Armed> {
 
 fn log() -> impl Strategy<Value = Vec<LogEntry>> {
     vec(
-        (any::<u64>(), phase(), duration()).prop_map(|(seq, phase, after)| LogEntry { seq, phase, after }),
+        (any::<u64>(), phase(), any::<u64>()).prop_map(|(seq, phase, after)| LogEntry {
+            seq,
+            phase,
+            after: Nanos(after),
+        }),
         0..24,
     )
 }
@@ -260,7 +263,7 @@ fn half_update() -> impl Strategy<Value = HalfUpdate> {
             opened_seq,
             accept: accept.map(Arc::new),
             routing: routing.map(Arc::new),
-            hop,
+            hop: hop.map(Arc::new),
             tls: tls.map(Arc::new),
             target: target.map(Arc::new),
             phase,

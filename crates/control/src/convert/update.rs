@@ -6,11 +6,10 @@
 //! the original.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ledger::{
-    Armed, Attempt, DeadlineName, HalfKey, HalfUpdate, InstanceId, LogEntry, MeterTotal, Restart, Role,
-    TrafficTotals,
+    Armed, Attempt, DeadlineName, HalfKey, HalfUpdate, InstanceId, LogEntry, MeterTotal, Nanos, Restart,
+    Role, TrafficTotals,
 };
 use prost::bytes::Bytes;
 
@@ -110,7 +109,7 @@ pub(super) fn read_update(
             5 => update.opened_seq = value.number("half.opened_seq")?,
             6 => update.accept = Some(read_accept(value.fields("half.accept")?, known)?),
             7 => update.routing = Some(read_routing(value.bytes("half.routing")?, known)?),
-            8 => update.hop = Some(read_hop(value.fields("half.hop")?)?),
+            8 => update.hop = Some(Arc::new(read_hop(value.fields("half.hop")?)?)),
             9 => update.tls = Some(read_tls(value.bytes("half.tls")?, known)?),
             10 => update.target = Some(read_target(value.fields("half.target")?, known)?),
             11 => phase = value.enumeration("half.phase")?,
@@ -186,7 +185,7 @@ fn empty(sender: InstanceId) -> HalfUpdate {
 fn write_entry(writer: &mut Writer, entry: &LogEntry) {
     writer.number(1, entry.seq);
     writer.number(2, entry.phase.number());
-    write_duration(writer, 3, entry.after);
+    write_duration(writer, 3, entry.after.into());
 }
 
 fn read_entry(mut fields: Fields<'_>) -> Result<LogEntry, Malformed> {
@@ -200,7 +199,7 @@ fn read_entry(mut fields: Fields<'_>) -> Result<LogEntry, Malformed> {
         }
     }
     let phase = read_phase(phase, "half.log.phase")?;
-    Ok(LogEntry { seq, phase, after: required(after, "half.log.after")? })
+    Ok(LogEntry { seq, phase, after: required(after, "half.log.after")?.into() })
 }
 
 fn write_armed(writer: &mut Writer, armed: &Armed) {
@@ -241,10 +240,10 @@ fn read_armed(mut fields: Fields<'_>, known: &mut Known) -> Result<Option<Armed>
 fn write_traffic(writer: &mut Writer, totals: &TrafficTotals) {
     // Client, hop, target; in and out of each.
     for (field, MeterTotal { bytes, last }) in (1..).zip(totals.meters.iter().flatten()) {
-        if *bytes != 0 || !last.is_zero() {
+        if *bytes != 0 || last.0 != 0 {
             writer.message(field, |writer| {
                 writer.number(1, *bytes);
-                writer.number(2, u64::try_from(last.as_nanos()).unwrap_or(u64::MAX));
+                writer.number(2, last.0);
             });
         }
     }
@@ -284,5 +283,5 @@ fn read_meter(mut fields: Fields<'_>) -> Result<MeterTotal, Malformed> {
             _ => {}
         }
     }
-    Ok(MeterTotal { bytes: count(bytes, "traffic.bytes")?, last: Duration::from_nanos(last_nanos) })
+    Ok(MeterTotal { bytes: count(bytes, "traffic.bytes")?, last: Nanos(last_nanos) })
 }

@@ -13,7 +13,7 @@ use crate::mirror::{Changes, Mirror};
 use crate::phase::Phase;
 use crate::reason::Reason;
 use crate::termination::{SettledFrom, only};
-use crate::time::Wall;
+use crate::time::{Nanos, Wall};
 use crate::traffic::TrafficTotals;
 use crate::{Attempt, Role};
 
@@ -45,7 +45,7 @@ fn half(id: u8) -> Half {
         target: None,
         phase: Phase::Accepted,
         half_closed: None,
-        log: vec![LogEntry { seq: 0, phase: Phase::Accepted, after: Duration::ZERO }],
+        log: vec![LogEntry { seq: 0, phase: Phase::Accepted, after: Nanos::default() }],
         log_dropped: 0,
         armed: Arc::from([]),
         traffic: TrafficTotals::default(),
@@ -102,11 +102,12 @@ fn apply(journal: &mut Journal, op: Op) {
         }
         Op::Phase(id, phase) => amend_live(journal, id, |half, seq| {
             half.phase = phase;
-            half.log(LogEntry { seq, phase, after: Duration::ZERO });
+            half.log(LogEntry { seq, phase, after: Nanos::default() });
         }),
         Op::Bridge(id, attempt) => amend_live(journal, id, |half, seq| {
             let bridged = Some((InstanceId(3), Attempt(attempt)));
-            half.hop = Some(Stamped { seq, value: Hop { bridged, attempts: 1, ..Hop::default() } });
+            let hop = Hop { bridged, attempts: 1, ..Hop::default() };
+            half.hop = Some(Stamped { seq, value: Arc::new(hop) });
         }),
         Op::Tls(id) => amend_live(journal, id, |half, seq| {
             let tls = Tls { version: "TLSv1.3".into(), cipher: "x".into(), alpn: None, resumed: false };

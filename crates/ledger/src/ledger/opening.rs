@@ -14,7 +14,7 @@ use crate::id::{Attempt, ConnectionId, HalfKey, InstanceId, Role};
 use crate::phase::Phase;
 use crate::reason::Reason;
 use crate::termination::{SettledFrom, only};
-use crate::time::Now;
+use crate::time::{Nanos, Now};
 use crate::traffic::{Traffic, TrafficTotals};
 
 impl Ledger {
@@ -52,7 +52,7 @@ impl Ledger {
         let settlement =
             Settlement { cause: only(&end, self.role), from: SettledFrom::Only, late: Vec::new() };
         half.phase = Phase::Closed;
-        half.log(LogEntry { seq: 0, phase: Phase::Closed, after: Duration::ZERO });
+        half.log(LogEntry { seq: 0, phase: Phase::Closed, after: Nanos::default() });
         half.end = Some(Stamped { seq: 0, value: Arc::new(end) });
         half.settlement = Some(Stamped { seq: 0, value: Arc::new(settlement) });
         if !self.own.open(half) {
@@ -115,7 +115,7 @@ impl Ledger {
     /// A half as it is when it opens, with room for a log of `phases`.
     fn newborn(&self, key: HalfKey, front_instance: InstanceId, accept: Arc<Accept>, phases: usize) -> Half {
         let mut log = Vec::with_capacity(phases);
-        log.push(LogEntry { seq: 0, phase: Phase::Accepted, after: Duration::ZERO });
+        log.push(LogEntry { seq: 0, phase: Phase::Accepted, after: Nanos::default() });
         Half {
             key,
             role: self.role,

@@ -176,13 +176,15 @@ impl Liar {
             opened_seq: self.edge(),
             accept: (!self.one_in(6)).then(accept),
             routing: None,
-            hop: self.one_in(2).then(|| Hop { bridged, attempts: self.below(2) as u32, ..Hop::default() }),
+            hop: self
+                .one_in(2)
+                .then(|| Arc::new(Hop { bridged, attempts: self.below(2) as u32, ..Hop::default() })),
             tls: self.one_in(4).then(|| Arc::new(tls)),
             target: None,
             phase: Phase::from_number(phase),
             half_closed: None,
             log: (0..self.below(40))
-                .map(|_| LogEntry { seq: self.edge(), phase: Phase::Held, after: Duration::MAX })
+                .map(|_| LogEntry { seq: self.edge(), phase: Phase::Held, after: Duration::MAX.into() })
                 .collect(),
             log_dropped: if self.one_in(4) { u32::MAX } else { 0 },
             armed: Arc::from([]),

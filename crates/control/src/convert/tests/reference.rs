@@ -19,7 +19,7 @@ pub(super) fn update(update: &HalfUpdate) -> wire::HalfUpdate {
         opened_seq: update.opened_seq,
         accept: update.accept.as_deref().map(accept),
         routing: update.routing.as_deref().map(routing),
-        hop: update.hop.as_ref().map(hop),
+        hop: update.hop.as_deref().map(hop),
         tls: update.tls.as_deref().map(tls),
         target: update.target.as_deref().map(target),
         phase: update.phase.number().into(),
@@ -37,7 +37,7 @@ fn entry(entry: &LogEntry) -> wire::PhaseEntry {
     wire::PhaseEntry {
         seq: entry.seq,
         phase: entry.phase.number().into(),
-        after: Some(duration(entry.after)),
+        after: Some(duration(entry.after.into())),
     }
 }
 
@@ -54,8 +54,7 @@ fn armed(armed: &Armed) -> wire::ArmedDeadline {
 pub(super) fn traffic(totals: &TrafficTotals) -> wire::Traffic {
     let meter = |leg, direction| {
         let MeterTotal { bytes, last } = totals.meter(leg, direction);
-        let last_nanos = u64::try_from(last.as_nanos()).unwrap_or(u64::MAX);
-        (bytes != 0 || last_nanos != 0).then_some(wire::Meter { bytes, last_nanos })
+        (bytes != 0 || last.0 != 0).then_some(wire::Meter { bytes, last_nanos: last.0 })
     };
     wire::Traffic {
         client_in: meter(LegName::Client, Direction::In),
