@@ -10,6 +10,7 @@
 //! the record is finished last, once.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use config::{InnerAction, InnerRoute, Protocol};
@@ -53,39 +54,57 @@ pub struct Inside {
 }
 
 /// Carries one connection that was accepted on the hop, from its first byte to its goodbye.
-pub async fn inner_connection(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps two places for each argument, to the connection's end"
+)]
+pub fn inner_connection(
     inside: Inside,
     hop: Arc<Hop>,
     socket: TcpStream,
     remote: SocketAddr,
     arrival: Arrival,
-) {
-    // Until the header has verified there is no record: only a place among the arrivals.
-    let admitted = match hop.admit(&socket).await {
-        Ok(admitted) => admitted,
-        Err(reason) => {
-            inside.gateway.manager.ledger().refuse(arrival, reason);
-            hop.log_refusal(remote, reason);
-            return;
-        }
-    };
-    carry(&inside, socket, remote, arrival, admitted).await;
+) -> impl Future<Output = ()> + Send {
+    async move {
+        // Until the header has verified there is no record: only a place among the arrivals.
+        let admitted = match hop.admit(&socket).await {
+            Ok(admitted) => admitted,
+            Err(reason) => {
+                inside.gateway.manager.ledger().refuse(arrival, reason);
+                hop.log_refusal(remote, reason);
+                return;
+            }
+        };
+        let Some(opened) = open(&inside, socket, remote, arrival, admitted) else { return };
+        carry(&inside, opened).await;
+    }
 }
 
-/// Carries a connection that has proven who it is.
-pub async fn carry(
+/// A connection that has proven who it is, and its record.
+pub struct Opened {
+    tracked: TrackedConnection,
+    hop: Leg,
+    /// Read from the hop already, after the header.
+    read_past: Vec<u8>,
+    client: SocketAddr,
+    class: HopClass,
+    protocol: Protocol,
+    routing: Arc<Routing>,
+    table: Arc<config::InnerTable>,
+}
+
+/// Opens the record, under the id that smartproxy gave the client's connection.
+pub fn open(
     inside: &Inside,
     socket: TcpStream,
     remote: SocketAddr,
     arrival: Arrival,
     admitted: Admitted,
-) {
+) -> Option<Opened> {
     let gateway = &inside.gateway;
     let Admitted { header: verified, front, table, read_past } = admitted;
     let header = verified.header;
     let local = socket.local_addr().ok();
-
-    // The record opens under the id that smartproxy gave the client's connection.
     let accept = Accept {
         listener: Arc::clone(&inside.listener),
         client: header.client,
@@ -100,7 +119,7 @@ pub async fn carry(
         Ok(opened) => opened,
         Err(error) => {
             tracing::error!(id = %half.0, ?error, "a verified hop connection has no record: refused");
-            return;
+            return None;
         }
     };
     let routing = Arc::new(Routing {
@@ -109,68 +128,46 @@ pub async fn carry(
         server_name: header.server_name.as_deref().map(Into::into),
         ..Routing::default()
     });
-    let known =
-        [Change::Routing(Arc::clone(&routing)), Change::HopAddresses(local, Some(remote))].into_iter();
+    let known = [Change::Routing(Arc::clone(&routing)), Change::HopAddresses(local, Some(remote))];
+    if header.class == HopClass::Tls {
+        tracked.arm(DeadlineName::TlsHandshake, &gateway.timeouts.tls_handshake, Restart::Never);
+        tracked.record(known.into_iter().chain([Change::Phase(Phase::TlsHandshake, None)]));
+    } else {
+        tracked.record(known);
+    }
     let protocol = table.entry(&header.entry).map_or(Protocol::Http, config::InnerEntry::protocol);
-    let socket = HopIo::new(&hop, read_past);
-    let ahead = socket.ahead();
-    let scheme = if header.class == HopClass::Tls { Scheme::Https } else { Scheme::Http };
-    let introduction = Introduction::new(tracked.id(), header.client, scheme);
-    let life = Life { inside, hop: &hop, ahead: &ahead, routing, table };
+    let (client, class) = (header.client, header.class);
+    Some(Opened { tracked, hop, read_past, client, class, protocol, routing, table })
+}
 
-    // What it speaks decides the rest; either way it ends with how to leave the hop, and maybe a target.
-    let span = tracked.span(header.client, &inside.listener);
-    let living = async {
-        match (header.class, protocol) {
-            (HopClass::Tls, protocol) => {
-                tracked.arm(DeadlineName::TlsHandshake, &gateway.timeouts.tls_handshake, Restart::Never);
-                tracked.record(known.chain([Change::Phase(Phase::TlsHandshake, None)]));
-                let shaken = tokio::select! {
-                    biased;
-                    // In a box, which goes with the handshake: its state has kilobytes.
-                    shaken = Box::pin(life.shake(protocol, socket)) => shaken.map_err(Ended::Tls),
-                    order = tracked.closing() => Err(Ended::Ordered(order)),
-                    armed = tracked.expired() => Err(Ended::Expired(armed)),
-                };
-                match shaken {
-                    Err(ended) => {
-                        gateway.handshakes.failed();
-                        Left::hop(conclude(ended, &mut tracked, &hop))
-                    }
-                    Ok((socket, tls)) => {
-                        gateway.handshakes.complete(&tls);
-                        let version = match tls.alpn.as_deref() {
-                            Some("h2") => HttpVersion::Two,
-                            _ => HttpVersion::One,
-                        };
-                        let tls = Some(Change::Tls(Arc::new(tls)));
-                        match protocol {
-                            Protocol::Http => {
-                                Box::pin(life.http(socket, version, introduction, tls, &mut tracked)).await
-                            }
-                            Protocol::Tcp => Box::pin(life.opaque(socket, tls, &mut tracked)).await,
-                        }
-                    }
-                }
-            }
-            (HopClass::Clear, Protocol::Http) => {
-                tracked.record(known);
-                Box::pin(life.http(socket, HttpVersion::One, introduction, None, &mut tracked)).await
-            }
-            (HopClass::Clear, Protocol::Tcp) => {
-                tracked.record(known);
-                Box::pin(life.opaque(socket, None, &mut tracked)).await
-            }
-        }
-    };
-    // In a box of its own, which goes: beside its span there would be two of it.
-    let left = Box::pin(living).instrument(span).await;
+/// Carries a connection from its record's opening to its end.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps two places for each argument, to the connection's end"
+)]
+pub fn carry(inside: &Inside, mut opened: Opened) -> impl Future<Output = ()> + Send {
+    async move {
+        let ahead = Arc::<Ahead>::default();
+        let life = Life {
+            inside,
+            hop: &opened.hop,
+            ahead: &ahead,
+            client: opened.client,
+            class: opened.class,
+            routing: opened.routing,
+            table: opened.table,
+        };
+        let span = opened.tracked.span(opened.client, &inside.listener);
+        let living = life.live(opened.protocol, opened.read_past, &mut opened.tracked);
+        // In a box of its own, which goes: beside its span there would be two of it.
+        let left = Box::pin(living).instrument(span).await;
 
-    // Sockets first, record last.
-    let first = Parting { leg: hop, goodbye: left.hop, rest: Vec::new() };
-    let limits = gateway.timeouts.farewell();
-    let farewell = Box::pin(cleanup_connection(&mut tracked, first, left.target, &limits)).await;
-    tracked.finish(farewell.hop, farewell.undelivered + left.undelivered);
+        // Sockets first, record last.
+        let first = Parting { leg: opened.hop, goodbye: left.hop, rest: Vec::new() };
+        let limits = inside.gateway.timeouts.farewell();
+        let farewell = Box::pin(cleanup_connection(&mut opened.tracked, first, left.target, &limits)).await;
+        opened.tracked.finish(farewell.hop, farewell.undelivered + left.undelivered);
+    }
 }
 
 /// How the sockets are to be left.
@@ -190,12 +187,48 @@ impl Left {
 struct Life<'a> {
     inside: &'a Inside,
     hop: &'a Leg,
-    ahead: &'a Ahead,
+    ahead: &'a Arc<Ahead>,
+    client: SocketAddr,
+    class: HopClass,
     routing: Arc<Routing>,
     table: Arc<config::InnerTable>,
 }
 
 impl Life<'_> {
+    /// What it speaks decides; either way it ends with how to leave the hop, and maybe a target.
+    async fn live(&self, protocol: Protocol, read_past: Vec<u8>, tracked: &mut TrackedConnection) -> Left {
+        match (self.class, protocol) {
+            (HopClass::Tls, protocol) => {
+                let shaken = tokio::select! {
+                    biased;
+                    // In a box, which goes with the handshake: its state has kilobytes.
+                    shaken = Box::pin(self.shake(protocol, self.socket(read_past))) => shaken.map_err(Ended::Tls),
+                    order = tracked.closing() => Err(Ended::Ordered(order)),
+                    armed = tracked.expired() => Err(Ended::Expired(armed)),
+                };
+                match shaken {
+                    Err(ended) => {
+                        self.inside.gateway.handshakes.failed();
+                        Left::hop(conclude(ended, tracked, self.hop))
+                    }
+                    Ok((socket, tls)) => self.speak(protocol, socket, tls, tracked).await,
+                }
+            }
+            (HopClass::Clear, Protocol::Http) => {
+                let conversation = self.converse(HttpVersion::One, None, tracked);
+                Box::pin(self.http(self.socket(read_past), conversation, tracked)).await
+            }
+            (HopClass::Clear, Protocol::Tcp) => {
+                Box::pin(self.opaque(self.socket(read_past), None, tracked)).await
+            }
+        }
+    }
+
+    /// The hop's socket, to read from after its header.
+    fn socket(&self, read_past: Vec<u8>) -> HopIo {
+        HopIo::new(self.hop, read_past, self.ahead)
+    }
+
     /// Shakes hands. What comes of it is small: the session is behind a pointer.
     async fn shake(&self, protocol: Protocol, socket: HopIo) -> Result<(TlsIo<HopIo>, Tls), TlsFailure> {
         let socket = self.inside.gateway.tls.accept_hop(protocol, socket).await?;
@@ -203,25 +236,45 @@ impl Life<'_> {
         Ok((TlsIo::new(socket), tls))
     }
 
-    /// Serves requests until that ends, or until one of them becomes a tunnel and that ends.
-    async fn http<S>(
+    /// Inside TLS.
+    fn speak<'l>(
+        &'l self,
+        protocol: Protocol,
+        socket: TlsIo<HopIo>,
+        tls: Tls,
+        tracked: &'l mut TrackedConnection,
+    ) -> Pin<Box<dyn Future<Output = Left> + Send + 'l>> {
+        self.inside.gateway.handshakes.complete(&tls);
+        let version = match tls.alpn.as_deref() {
+            Some("h2") => HttpVersion::Two,
+            _ => HttpVersion::One,
+        };
+        let tls = Some(Change::Tls(Arc::new(tls)));
+        match protocol {
+            Protocol::Http => {
+                let conversation = self.converse(version, tls, tracked);
+                Box::pin(self.http(socket, conversation, tracked))
+            }
+            Protocol::Tcp => Box::pin(self.opaque(socket, tls, tracked)),
+        }
+    }
+
+    /// Requests may come: what they share, and the clock of the first.
+    fn converse(
         &self,
-        socket: S,
         version: HttpVersion,
-        introduction: Introduction,
         tls: Option<Change>,
         tracked: &mut TrackedConnection,
-    ) -> Left
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    ) -> Arc<Conversation> {
         let gateway = &self.inside.gateway;
         tracked.deadlines_mut().keep_only(&[]);
         tracked.arm(DeadlineName::RequestHeader, &gateway.timeouts.request_header, Restart::Never);
         tracked.record(tls.into_iter().chain([Change::Phase(Phase::HttpIdle, None)]));
         let durations = Arc::clone(&gateway.request_durations);
         let activity = Activity::new(gateway.clock().clone(), Arc::clone(tracked.traffic()), durations);
-        let conversation = Arc::new(Conversation::new(
+        let scheme = if self.class == HopClass::Tls { Scheme::Https } else { Scheme::Http };
+        let introduction = Introduction::new(tracked.id(), self.client, scheme);
+        Arc::new(Conversation::new(
             Arc::clone(gateway),
             self.inside.pool.clone(),
             tracked.key(),
@@ -230,14 +283,26 @@ impl Life<'_> {
             Arc::clone(&self.routing),
             version,
             Arc::new(activity),
-        ));
+        ))
+    }
+
+    /// Serves requests until that ends, or until one of them becomes a tunnel and that ends.
+    async fn http<S>(
+        &self,
+        socket: S,
+        conversation: Arc<Conversation>,
+        tracked: &mut TrackedConnection,
+    ) -> Left
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let attendance = Attendance {
             tracked: &mut *tracked,
             hop: self.hop,
             ahead: self.ahead,
             wind_down: &self.inside.wind_down,
         };
-        let served = match version {
+        let served = match conversation.version {
             HttpVersion::One => serve_one(socket, conversation, attendance).await,
             HttpVersion::Two => Served::Over(serve_two(socket, conversation, attendance).await),
         };

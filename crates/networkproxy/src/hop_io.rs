@@ -68,9 +68,9 @@ pub enum Sight {
 }
 
 impl HopIo {
-    /// Over `leg`; `prefix` was read from it after the hop header.
-    pub fn new(leg: &Leg, prefix: Vec<u8>) -> Self {
-        Self { io: leg.io(prefix), ahead: Arc::default(), held: Held::default(), input_ended: false }
+    /// Over `leg`; `prefix` was read from it after the hop header, and what is watched for goes to `ahead`.
+    pub fn new(leg: &Leg, prefix: Vec<u8>, ahead: &Arc<Ahead>) -> Self {
+        Self { io: leg.io(prefix), ahead: Arc::clone(ahead), held: Held::default(), input_ended: false }
     }
 
     /// A handshake begins: what it writes goes out when it waits for the client, in one packet.
@@ -100,11 +100,6 @@ impl HopIo {
             self.held.took(count);
         }
         Poll::Ready(Ok(()))
-    }
-
-    /// What its watch needs.
-    pub fn ahead(&self) -> Arc<Ahead> {
-        Arc::clone(&self.ahead)
     }
 }
 

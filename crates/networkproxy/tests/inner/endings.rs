@@ -364,5 +364,5 @@ async fn a_live_record_shows_the_deadline_of_what_it_does() {
 async fn a_connection_s_task_is_small() {
     let world = World::new("", site(&[]));
     let size = world.size_of_life().await;
-    assert!(size <= 12 * 1024, "{size} bytes");
+    assert!(size <= 640, "{size} bytes");
 }

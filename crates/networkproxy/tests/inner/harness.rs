@@ -15,7 +15,7 @@ use ledger::{
     Rhythm, Role, SharedLedger,
 };
 use networkproxy::certificates::CertificateStore;
-use networkproxy::connection::{Inside, carry};
+use networkproxy::connection::{Inside, carry, open};
 use networkproxy::gateway::{Gateway, HandshakeCounts, RequestCounts, Turns};
 use networkproxy::hop::Admitted;
 use networkproxy::pool::Pool;
@@ -134,7 +134,8 @@ impl World {
         let (socket, remote) = accepted.unwrap();
         let arrival = self.ledger.arrive();
         let inside = self.inside.clone();
-        let task = tokio::spawn(async move { carry(&inside, socket, remote, arrival, admitted).await });
+        let opened = open(&inside, socket, remote, arrival, admitted).unwrap();
+        let task = tokio::spawn(async move { carry(&inside, opened).await });
         let key = HalfKey::inner(id, InstanceId(0x1), Attempt(counter));
         until("the record is open", || self.ledger.half(key).is_some()).await;
         Front { hop: hop.unwrap(), id, key, task }
@@ -158,7 +159,8 @@ impl World {
         let (socket, accepted) = tokio::join!(connecting, self.hop.accept());
         drop(socket);
         let (socket, remote) = accepted.unwrap();
-        size_of_val(&carry(&self.inside, socket, remote, self.ledger.arrive(), admitted))
+        let opened = open(&self.inside, socket, remote, self.ledger.arrive(), admitted).unwrap();
+        size_of_val(&carry(&self.inside, opened))
     }
 
     /// A clear-text HTTP connection of the entry `site`.
