@@ -277,14 +277,17 @@ async fn connect_to_target(
 }
 
 /// Relays until it is over.
-async fn relay(tracked: &mut TrackedConnection, pair: Box<Pair>) -> Partings {
+fn relay(tracked: &mut TrackedConnection, pair: Box<Pair>) -> impl Future<Output = Partings> + Send {
+    // Out of its box, which goes now and not with the connection.
     let Pair { client, other, chunk, options, limits } = *pair;
-    let over = runtime::relay(&client, &other, chunk, tracked, &options).await;
-    Partings {
-        client: Parting { leg: client, goodbye: over.first.0, rest: over.first.1 },
-        other: Some(Parting { leg: other, goodbye: over.second.0, rest: over.second.1 }),
-        undelivered: over.undelivered,
-        limits,
+    async move {
+        let over = runtime::relay(&client, &other, chunk, tracked, &options).await;
+        Partings {
+            client: Parting { leg: client, goodbye: over.first.0, rest: over.first.1 },
+            other: Some(Parting { leg: other, goodbye: over.second.0, rest: over.second.1 }),
+            undelivered: over.undelivered,
+            limits,
+        }
     }
 }
 
