@@ -16,6 +16,8 @@ LIVE ?= 100000
 # make bench QUICK=1 ONLY=W3,memory SKIP_PEERS=1 BENCH_ARGS='--rounds 5'; the page is written by a full run of release binaries alone
 BENCH_PROFILE ?= release
 BENCH_DIR = target/$(if $(filter dev,$(BENCH_PROFILE)),debug,$(BENCH_PROFILE))
+# smartproxy without its books, which a full run measures them against.
+STUBBED = target/stubbed
 BENCH_WRITE = $(if $(QUICK)$(ONLY)$(SKIP_PEERS)$(BENCH_ARGS)$(filter-out release,$(BENCH_PROFILE)),,--write docs/performance.md)
 
 .PHONY: help
@@ -71,9 +73,11 @@ bench-holds: ## The longest holds of the books at LIVE connections, and the cont
 
 .PHONY: bench
 bench: peers ## What work costs beside HAProxy and nginx; QUICK=1, ONLY=W3,memory, SKIP_PEERS=1.
+	$(if $(BENCH_WRITE),$(CARGO) build --locked --profile $(BENCH_PROFILE) -p smartproxy --features stubbed \
+	  && mkdir -p $(STUBBED) && cp $(BENCH_DIR)/smartproxy $(STUBBED)/)
 	$(CARGO) build --locked --profile $(BENCH_PROFILE) $(BINARIES) -p bench
 	$(BENCH_DIR)/bench run --bin-dir $(BENCH_DIR) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
-	  $(if $(SKIP_PEERS),--peers none) $(BENCH_WRITE) $(BENCH_ARGS)
+	  $(if $(SKIP_PEERS),--peers none) $(if $(BENCH_WRITE),--stubbed $(STUBBED)) $(BENCH_WRITE) $(BENCH_ARGS)
 
 .PHONY: static
 static: ## Static glibc binaries for the container image.

@@ -68,6 +68,9 @@ pub(crate) struct RunArguments {
     /// Where smartproxy and networkproxy are; `memory` takes several, as NAME=DIR.
     #[arg(long, default_value = "target/release")]
     pub bin_dir: Vec<String>,
+    /// Where a smartproxy without books is (its feature `stubbed`): what they cost is measured against it.
+    #[arg(long)]
+    pub stubbed: Option<PathBuf>,
     /// The level of our own log. The peers log nothing per connection.
     #[arg(long, default_value = "warn")]
     pub log: String,

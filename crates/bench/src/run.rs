@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool> {
         }
         failed.extend(table.failures());
     }
-    let plan = Plan { stage: &stage, rounds, builds: &binaries };
+    let plan = Plan { stage: &stage, rounds, builds: &binaries, stubbed: arguments.stubbed.as_deref() };
     let sections = section::ALL.into_iter().filter(|section| arguments.wants_section(section.name));
     for section in sections {
         let findings = section.run(&plan);

@@ -2,12 +2,13 @@
 //!
 //! Never compares with peers: these are promises of ours. A section is a few tables and what failed.
 
+mod books;
 mod ledger;
 mod memory;
 mod overload;
 mod scaling;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -42,12 +43,15 @@ pub(crate) struct Plan<'a> {
     pub rounds: usize,
     /// Our programs, by the name of the build.
     pub builds: &'a [(String, PathBuf)],
+    /// Where a smartproxy without books is.
+    pub stubbed: Option<&'a Path>,
 }
 
 /// All, in order.
-pub(crate) const ALL: [Section; 4] = [
+pub(crate) const ALL: [Section; 5] = [
     Section { name: "scaling", run: scaling::run },
     Section { name: "ledger", run: ledger::run },
+    Section { name: "books", run: books::run },
     Section { name: "memory", run: memory::run },
     Section { name: "overload", run: overload::run },
 ];
@@ -68,8 +72,9 @@ struct Ours<'a> {
 
 impl<'a> Ours<'a> {
     fn start(stage: &'a Stage, terms: Terms) -> Result<Self> {
-        let running = stage.start(Subject::Ours, &terms, Service::Http)?;
         // The probe leaves one target connection; passthrough needs no probe of its own.
+        let probed = if terms.alone { Service::One } else { Service::Http };
+        let running = stage.start(Subject::Ours, &terms, probed)?;
         Ok(Self { stage, terms, running })
     }
 

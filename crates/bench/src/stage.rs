@@ -95,6 +95,7 @@ impl Stage {
             threads,
             tickets,
             binaries: self.binaries.clone(),
+            alone: false,
             log: self.log.clone(),
             core: (threads == 1).then_some(0),
         }

@@ -71,6 +71,8 @@ pub(crate) struct Terms {
     pub tickets: bool,
     /// Where our own programs are.
     pub binaries: PathBuf,
+    /// smartproxy without networkproxy: there is nobody to tell anything.
+    pub alone: bool,
     /// The level of our own log.
     pub log: String,
     /// The core of the proxies; any without.

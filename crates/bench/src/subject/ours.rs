@@ -14,10 +14,15 @@ pub(super) fn files(
 ) -> Vec<(&'static str, String, Vec<String>)> {
     let command =
         |program: &str| vec![terms.binaries.join(program).display().to_string(), "--config".to_owned()];
-    vec![
-        ("smartproxy.yaml", smartproxy(terms, directory), command("smartproxy")),
-        ("networkproxy.yaml", networkproxy(terms, certificate, directory), command("networkproxy")),
-    ]
+    let mut files = vec![("smartproxy.yaml", smartproxy(terms, directory), command("smartproxy"))];
+    if !terms.alone {
+        files.push((
+            "networkproxy.yaml",
+            networkproxy(terms, certificate, directory),
+            command("networkproxy"),
+        ));
+    }
+    files
 }
 
 fn smartproxy(terms: &Terms, directory: &Path) -> String {
