@@ -74,7 +74,7 @@ bench-holds: ## The longest holds of the books at LIVE connections, and the cont
 .PHONY: bench
 bench: peers ## What work costs beside HAProxy and nginx; QUICK=1, ONLY=W3,memory, SKIP_PEERS=1.
 	$(if $(BENCH_WRITE),$(CARGO) build --locked --profile $(BENCH_PROFILE) -p smartproxy --features stubbed \
-	  && mkdir -p $(STUBBED) && cp $(BENCH_DIR)/smartproxy $(STUBBED)/)
+	  && mkdir -p $(STUBBED) && mv $(BENCH_DIR)/smartproxy $(STUBBED)/)
 	$(CARGO) build --locked --profile $(BENCH_PROFILE) $(BINARIES) -p bench
 	$(BENCH_DIR)/bench run --bin-dir $(BENCH_DIR) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
 	  $(if $(SKIP_PEERS),--peers none) $(if $(BENCH_WRITE),--stubbed $(STUBBED)) $(BENCH_WRITE) $(BENCH_ARGS)

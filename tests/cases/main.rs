@@ -13,6 +13,7 @@ mod drain;
 mod endings;
 mod hop;
 mod http;
+mod kept;
 mod limits;
 mod load;
 mod passthrough;

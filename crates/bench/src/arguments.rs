@@ -50,7 +50,7 @@ pub(crate) struct RunArguments {
     /// Everything for a second, once, beside HAProxy alone: does it work, not how fast it is.
     #[arg(long)]
     pub quick: bool,
-    /// Only these: W1 … W8, scaling, ledger, memory, overload.
+    /// Only these: W1 … W8, scaling, ledger, books, memory, overload.
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<String>,
     /// Threads of each process; a table for each number.

@@ -24,6 +24,14 @@ pub enum Auto<T> {
 }
 
 impl<T> Auto<T> {
+    /// The number, where one is configured.
+    pub fn configured(self) -> Option<T> {
+        match self {
+            Self::Auto => None,
+            Self::Exactly(number) => Some(number),
+        }
+    }
+
     /// The number, or what `auto` finds.
     pub fn or_else(self, auto: impl FnOnce() -> T) -> T {
         match self {

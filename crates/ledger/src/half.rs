@@ -341,9 +341,10 @@ impl Half {
     /// An estimate of the memory it holds, for retention by memory.
     pub fn weight(&self) -> usize {
         let trace = self.routing.as_ref().and_then(|r| r.value.trace.as_ref()).map_or(0, |t| t.len());
+        let hop = self.hop.as_ref().map_or(0, |_| size_of::<Hop>() + 16);
         let seen = self.end.as_ref().map_or(0, |end| 64 + end.value.observations.len() * 160);
         let cause = self.settlement.as_ref().map_or(0, |s| 512 + s.value.cause.chain.len() * 48);
-        size_of::<Self>() + 320 + self.log.len() * size_of::<LogEntry>() + trace + seen + cause
+        size_of::<Self>() + 320 + self.log.len() * size_of::<LogEntry>() + trace + hop + seen + cause
     }
 }
 

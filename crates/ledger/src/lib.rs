@@ -83,7 +83,7 @@ pub use phase::{DeadlineName, IllegalStep, Phase};
 pub use reason::{Class, Initiator, Reason};
 pub use session::{Next, Rhythm, SessionEnd};
 pub use settle::HopBalance;
-pub use shared::{SharedLedger, View};
+pub use shared::{STUBBED, SharedLedger, View};
 pub use standing::Standing;
 pub use tally::Tally;
 pub use termination::{AloneBecause, SettledFrom, Termination, alone, only, root_cause};

@@ -80,10 +80,11 @@ pub fn inner_connection(
     }
 }
 
-/// A connection that has proven who it is, and its record.
+/// A connection that has proven who it is, and its record. Whatever becomes of it, its socket goes before its record:
+/// fields are dropped in their order.
 pub struct Opened {
-    tracked: TrackedConnection,
     hop: Leg,
+    tracked: TrackedConnection,
     /// Read from the hop already, after the header.
     read_past: Vec<u8>,
     client: SocketAddr,

@@ -43,7 +43,7 @@ fn run(
     certificates: CertificateStore,
     descriptors: DescriptorLimit,
 ) -> Result<()> {
-    let workers = Workers::start(start::worker_threads(config.workers))
+    let workers = Workers::start(config.workers.or_else(runtime::cores))
         .context("the worker threads could not be started")?;
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {

@@ -5,18 +5,17 @@
 //! closes, requests finish, and the books are sent to their end. *Never* serves half a configuration.
 //! *Invariant*: the process leaves when it is empty, not when a timer says so.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
-use config::{Auto, NetworkproxyConfig};
+use config::NetworkproxyConfig;
 use control::client::{Upstream, UpstreamSettings, UpstreamState};
 use control::{Access, InnerTerms, Plaintext, Reading, Time, TokenFile};
 use ledger::{Ledger, LedgerLimits, Rhythm, Role, SharedLedger};
 use runtime::{
     AcceptErrors, Bound, Clock, ConnectionManager, DescriptorLimit, Drain, DrainSwitch, Resolver, Sharing,
-    Workers, accept_loop, mint, tasks,
+    Workers, accept_loop, bind_exclusive, mint, tasks,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -64,11 +63,7 @@ pub fn start(
     descriptors: DescriptorLimit,
     workers: &Workers,
 ) -> Result<Running> {
-    let configured = match config.limits.max_connections.value {
-        Auto::Auto => None,
-        Auto::Exactly(number) => Some(number),
-    };
-    let capacity = descriptors.check(configured)?;
+    let capacity = descriptors.check(config.limits.max_connections.value.configured())?;
     if capacity == 0 {
         bail!(
             "{} file descriptors leave none for connections; raise the limit (ulimit -Hn, LimitNOFILE=)",
@@ -161,12 +156,6 @@ pub fn start(
     Ok(Running { inner, listeners, hop_closes, wind_down, control, leaving, drain, switch, drain_limit })
 }
 
-/// How many threads carry connections.
-pub fn worker_threads(configured: Auto<u32>) -> u32 {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
-    configured.or_else(|| cores).max(1)
-}
-
 impl Running {
     /// Waits for the word to leave, and leaves: takes nothing new, lets finish, then ends what is left.
     pub async fn until_empty(self) -> Result<()> {
@@ -190,12 +179,12 @@ impl Running {
         tracing::info!(live = ledger.connected_clients(), "the hop is closed");
         wind_down.give();
         tokio::select! {
-            () = empty(ledger) => {}
+            () = inner.gateway.manager.emptied() => {}
             () = drain.stopping() => {
                 let order = drain.last_order(Role::Inner, &inner.gateway.timeouts.drain);
                 let ended = inner.gateway.manager.close_all(&order);
                 tracing::info!(ended, reason = %order.observation.reason, "ending what is left");
-                if tokio::time::timeout(FAREWELL, empty(ledger)).await.is_err() {
+                if tokio::time::timeout(FAREWELL, inner.gateway.manager.emptied()).await.is_err() {
                     tracing::warn!(live = ledger.connected_clients(), "some did not end in time");
                 }
             }
@@ -205,13 +194,6 @@ impl Running {
         control.ended().await;
         tracing::info!("left");
         Ok(())
-    }
-}
-
-/// Waits until no record is live.
-async fn empty(ledger: &SharedLedger) {
-    while ledger.connected_clients() > 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -340,11 +322,4 @@ pub fn log_certificates(notices: &[Notice]) {
             tracing::info!("certificates: {notice}");
         }
     }
-}
-
-fn bind_exclusive(address: SocketAddr, what: &str) -> Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(address)
-        .with_context(|| format!("cannot listen on {address} ({what}); is another instance running?"))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
 }

@@ -204,7 +204,7 @@ impl Queue {
             if self.intake.room().await {
                 self.judge(listener);
             }
-            if !self.trend.is_overload() {
+            if !self.trend.is_overload(self.intake.shared.clock.stamp()) {
                 return self.accept_next(listener).await;
             }
             tokio::task::consume_budget().await;
@@ -249,9 +249,9 @@ impl Queue {
         }
     }
 
-    /// How long `socket` waited, where that is too long.
+    /// How long `socket` waited, where that is too long in an overload.
     fn waited_too_long(&self, socket: &std::net::TcpStream) -> Option<Duration> {
-        let longest = self.longest.filter(|_| self.trend.is_overload())?;
+        let longest = self.longest?;
         let waited = socket::quiet_since_last_data(socket).ok().filter(|waited| *waited > longest)?;
         (self.refused < REFUSALS || waited > longest.saturating_mul(HOPELESS)).then_some(waited)
     }
@@ -284,10 +284,17 @@ struct Window {
     refused: u32,
 }
 
+impl Window {
+    /// After a while without a look there was room for everybody.
+    fn is_recent(&self, now: Duration) -> bool {
+        now.saturating_sub(self.began) <= WINDOW * 4
+    }
+}
+
 impl Trend {
-    /// Do more come than are served, for long enough?
-    fn is_overload(&self) -> bool {
-        self.lasted >= SPELL
+    /// Do more come than are served, for long enough, and still?
+    fn is_overload(&self, now: Duration) -> bool {
+        self.lasted >= SPELL && self.window.as_ref().is_some_and(|window| window.is_recent(now))
     }
 
     /// Is it time for a look at the queue?
@@ -306,8 +313,7 @@ impl Trend {
     fn note(&mut self, now: Duration, queue: ListenQueue) {
         let next = Window { began: now, waiting: queue.waiting, taken: 0, refused: 0 };
         let grew = self.window.replace(next).filter(|window| {
-            // After a while without a look there was room for everybody.
-            let unbroken = now.saturating_sub(window.began) <= WINDOW * 4;
+            let unbroken = window.is_recent(now);
             let came = i64::from(window.taken) + i64::from(window.refused) + i64::from(queue.waiting)
                 - i64::from(window.waiting);
             let more = came * 4 > i64::from(window.taken) * 5;

@@ -46,6 +46,17 @@ pub enum BindError {
         #[source]
         source: io::Error,
     },
+    /// The kernel refused a port of our own.
+    #[error("cannot listen on {address} ({what}); is another instance running?")]
+    Own {
+        /// The address.
+        address: SocketAddr,
+        /// What it is for.
+        what: &'static str,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
     /// Every address belongs to a family that this host lacks.
     #[error("none of the addresses of port {port} belongs to a family that this host has")]
     NoFamily {
@@ -106,6 +117,13 @@ impl Bound {
         };
         self.sockets.into_iter().zip(workers.handles()).map(adopt).collect()
     }
+}
+
+/// Binds a port for ourselves and our operator (control, admin, metrics).
+pub fn bind_exclusive(address: SocketAddr, what: &'static str) -> Result<std::net::TcpListener, BindError> {
+    let bound = std::net::TcpListener::bind(address)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    bound.map_err(|source| BindError::Own { address, what, source })
 }
 
 fn bind(address: SocketAddr, sharing: Sharing, keepalive: Option<Keepalive>) -> io::Result<Bound> {

@@ -68,8 +68,8 @@ impl ConnectionManager {
         (tracked, leg)
     }
 
-    /// Books a client that is turned away before anything is done for it, `seen` being why, and lets go of its
-    /// socket, which resets it: no task, no deadline, nothing that could be ordered to close.
+    /// Lets go of the socket of a client that is turned away before anything is done for it, which resets it, and
+    /// books it in one step, `seen` being why: no task, no deadline, nothing that could be ordered to close.
     pub fn turn_away(&self, socket: std::net::TcpStream, accept: Accept, seen: &Observation) {
         drop(socket);
         let (now, accept) = (self.clock().now(), Arc::new(accept));
@@ -109,6 +109,13 @@ impl ConnectionManager {
         let slots: Vec<_> = self.live().slots.values().cloned().collect();
         let now = self.clock().mono();
         slots.into_iter().filter(|slot| slot.give(order.clone(), now)).count()
+    }
+
+    /// Waits until no record is live.
+    pub async fn emptied(&self) {
+        while self.ledger().connected_clients() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// The keys of the live records, in stretches short enough for whoever waits for the books meanwhile.

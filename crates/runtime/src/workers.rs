@@ -47,6 +47,11 @@ impl Workers {
     }
 }
 
+/// How many threads can run at once: a worker for each, where nothing else is configured.
+pub fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
+}
+
 impl Drop for Workers {
     fn drop(&mut self) {
         self.stop.cancel();

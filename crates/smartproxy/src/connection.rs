@@ -2,7 +2,7 @@
 //!
 //! *Owns* the order of things: record, admission, first bytes, route, relay or bridge, goodbye, settlement.
 //! *Never* touches another connection; ends by returning how each socket is to be left. *Invariant*: the
-//! record exists before any decision, and ends after the last socket is gone.
+//! record exists before any decision (but for who is turned away unheard), and ends after the last socket is gone.
 
 use std::io;
 use std::net::SocketAddr;

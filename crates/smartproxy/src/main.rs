@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments, config: &SmartproxyConfig, descriptors: DescriptorLimit) -> Result<()> {
-    let workers = Workers::start(start::worker_threads(config.settings.workers))
+    let workers = Workers::start(config.settings.workers.or_else(runtime::cores))
         .context("the worker threads could not be started")?;
     let main = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     main.block_on(async {

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use config::{Auto, RouteTable, SmartproxyConfig};
+use config::{RouteTable, SmartproxyConfig};
 use control::server::Peers;
 use control::{Access, Plaintext, Reading, Time, TokenFile};
 use ledger::{Ledger, LedgerLimits, Limit, Rhythm, Role, SharedLedger};
 use runtime::{
     AcceptErrors, Bound, Clock, ConnectionManager, DescriptorLimit, Drain, DrainSwitch, Intake, Keepalive,
-    Resolver, SettledTotals, Sharing, Workers, accept_loop, mint, tasks,
+    Resolver, SettledTotals, Sharing, Workers, accept_loop, bind_exclusive, mint, tasks,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -45,12 +45,11 @@ pub(crate) fn start(
     descriptors: DescriptorLimit,
     workers: &Workers,
 ) -> Result<Running> {
+    if ledger::STUBBED {
+        tracing::warn!("built without books, to measure what they cost: nothing is recorded or counted");
+    }
     let settings = &config.settings;
-    let configured = match settings.limits.max_connections.value {
-        Auto::Auto => None,
-        Auto::Exactly(number) => Some(number),
-    };
-    let max_connections = descriptors.check(configured)?;
+    let max_connections = descriptors.check(settings.limits.max_connections.value.configured())?;
     if max_connections == 0 {
         bail!(
             "{} file descriptors leave none for connections; raise the limit (ulimit -Hn, LimitNOFILE=)",
@@ -135,12 +134,6 @@ pub(crate) fn start(
     Ok(Running { app, front, listeners, control, leaving, drain, switch, longest_drain })
 }
 
-/// How many threads carry connections.
-pub(crate) fn worker_threads(configured: Auto<u32>) -> u32 {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
-    configured.or_else(|| cores).max(1)
-}
-
 impl Running {
     /// Waits for the word to leave, and leaves: takes nothing new, lets finish, then ends what is left.
     pub(crate) async fn until_empty(self) -> Result<()> {
@@ -156,13 +149,13 @@ impl Running {
         }
         tracing::info!(live = app.manager.ledger().connected_clients(), "listeners closed");
         tokio::select! {
-            () = empty(&app) => {}
+            () = app.manager.emptied() => {}
             never = crate::drain::end_by_entry(&app) => match never {},
             () = drain.stopping() => {
                 let order = drain.last_order(Role::Front, &longest_drain);
                 let ended = app.manager.close_all(&order);
                 tracing::info!(ended, reason = %order.observation.reason, "ending what is left");
-                if tokio::time::timeout(FAREWELL, empty(&app)).await.is_err() {
+                if tokio::time::timeout(FAREWELL, app.manager.emptied()).await.is_err() {
                     tracing::warn!(live = app.manager.ledger().connected_clients(), "some did not end in time");
                 }
             }
@@ -171,13 +164,6 @@ impl Running {
         control.ended().await;
         tracing::info!("left");
         Ok(())
-    }
-}
-
-/// Waits until no record is live.
-async fn empty(app: &App) {
-    while app.manager.ledger().connected_clients() > 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -257,11 +243,4 @@ fn start_control(
         }
     };
     control::thread::start("control", work).context("the control thread could not be started")
-}
-
-fn bind_exclusive(address: std::net::SocketAddr, what: &str) -> Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(address)
-        .with_context(|| format!("cannot listen on {address} ({what}); is another instance running?"))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
 }

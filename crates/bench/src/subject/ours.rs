@@ -1,4 +1,4 @@
-//! Our two processes, as they are always run: ledger, control channel and metrics on.
+//! Our two processes: ledger, control channel and metrics on. smartproxy alone, where its share is asked for.
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -1,7 +1,8 @@
 //! How a half comes into the books.
 //!
-//! *Owns* the first state of a half. *Never* admits or refuses: a record exists before anything is decided about its
-//! client. *Invariant*: a key opens once; what is turned away has opened, ended and settled in the same step.
+//! *Owns* the first state of a half. *Never* admits: a record exists before anything is decided about its client
+//! but for one who was turned away unheard: what that one was, opened, ended and settled, comes in the same
+//! step. *Invariant*: a key opens once.
 
 use std::sync::Arc;
 use std::time::Duration;

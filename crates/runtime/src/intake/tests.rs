@@ -32,7 +32,7 @@ fn judged(windows: impl IntoIterator<Item = (u32, u32, u32)>) -> Vec<bool> {
         (0..taken).for_each(|_| trend.popped(true));
         (0..refused).for_each(|_| trend.popped(false));
         trend.note(now, ListenQueue { waiting, capacity: CAPACITY });
-        trend.is_overload()
+        trend.is_overload(now)
     };
     windows.into_iter().map(judge).collect()
 }
@@ -45,6 +45,19 @@ fn a_queue_that_grows_for_a_spell_is_an_overload() {
     assert_eq!(verdicts.iter().filter(|overload| **overload).count(), 3);
     assert_eq!(verdicts.iter().position(|overload| *overload), Some(WINDOWS - 1));
     assert_eq!(verdicts[10..], [false, false], "it kept its length");
+}
+
+/// Nobody had to wait for a while, so nobody looked: what was an overload is none any more.
+#[test]
+fn an_overload_that_nobody_waits_in_any_more_is_over() {
+    let mut trend = Trend::default();
+    let mut now = Duration::from_secs(10);
+    for _ in 0..=WINDOWS {
+        trend.note(now, ListenQueue { waiting: CAPACITY, capacity: CAPACITY });
+        now += WINDOW;
+    }
+    assert!(trend.is_overload(now));
+    assert!(!trend.is_overload(now + WINDOW * 4));
 }
 
 /// Whom we turn away came all the same: refusing does not end the spell that it is for.
