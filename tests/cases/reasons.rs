@@ -64,6 +64,7 @@ fn no_reason_was_forgotten() {
         ("endings", include_str!("endings.rs")),
         ("hop", include_str!("hop.rs")),
         ("http", include_str!("http.rs")),
+        ("kept", include_str!("kept.rs")),
         ("limits", include_str!("limits.rs")),
         ("passthrough", include_str!("passthrough.rs")),
         ("plain_tcp", include_str!("plain_tcp.rs")),
