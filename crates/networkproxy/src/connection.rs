@@ -138,7 +138,7 @@ pub fn open(
     }
     let protocol = table.entry(&header.entry).map_or(Protocol::Http, config::InnerEntry::protocol);
     let (client, class) = (header.client, header.class);
-    Some(Opened { tracked, hop, read_past, client, class, protocol, routing, table })
+    Some(Opened { hop, tracked, read_past, client, class, protocol, routing, table })
 }
 
 /// Carries a connection from its record's opening to its end.

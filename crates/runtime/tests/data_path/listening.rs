@@ -103,7 +103,7 @@ async fn a_listener_accepts_until_it_is_drained() {
         let mut clients = Vec::new();
         let drained = async { drop(stopped.await) };
         accept_loop(listener, None, &clock, &errors, drained, |socket, client| {
-            clients.push((socket, client))
+            clients.push((socket, client));
         })
         .await;
         clients.into_iter().map(|(_, client)| client).collect::<Vec<_>>()
