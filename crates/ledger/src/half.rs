@@ -219,6 +219,35 @@ impl Half {
     /// Log entries kept from the beginning; as many more are kept from the end.
     pub const LOG_HEAD: usize = 12;
 
+    /// One that has opened, and of which nothing else is known. Its journal gives it its positions.
+    pub(crate) fn new(
+        key: HalfKey,
+        role: Role,
+        front_instance: InstanceId,
+        accept: Arc<Accept>,
+        log: Vec<LogEntry>,
+    ) -> Self {
+        Self {
+            key,
+            role,
+            front_instance,
+            accept: Stamped { seq: 0, value: accept },
+            routing: None,
+            hop: None,
+            tls: None,
+            target: None,
+            phase: Phase::Accepted,
+            half_closed: None,
+            log,
+            log_dropped: 0,
+            armed: Arc::from([]),
+            traffic: TrafficTotals::default(),
+            end: None,
+            settlement: None,
+            opened_seq: 0,
+        }
+    }
+
     /// Is it neither closed nor gone?
     pub const fn is_live(&self) -> bool {
         self.end.is_none()
@@ -291,26 +320,9 @@ impl Half {
 
     /// The half that a first update describes; `None` where it carries no identity.
     pub fn from_update(update: HalfUpdate) -> Option<Self> {
-        let accept = Stamped { seq: update.opened_seq, value: update.accept.clone()? };
-        let mut half = Self {
-            key: update.key,
-            role: update.role,
-            front_instance: update.front_instance,
-            accept,
-            routing: None,
-            hop: None,
-            tls: None,
-            target: None,
-            phase: update.phase,
-            half_closed: None,
-            log: Vec::new(),
-            log_dropped: 0,
-            armed: Arc::from([]),
-            traffic: TrafficTotals::default(),
-            end: None,
-            settlement: None,
-            opened_seq: update.opened_seq,
-        };
+        let accept = update.accept.clone()?;
+        let mut half = Self::new(update.key, update.role, update.front_instance, accept, Vec::new());
+        half.opened_seq = update.opened_seq;
         half.apply(update);
         Some(half)
     }

@@ -15,7 +15,6 @@
 //! that waits for its client, a target, or a networkproxy that answers nobody. *Invariant*: in hand = the live
 //! [`InHand`]s that are not set aside.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -254,15 +253,6 @@ impl Queue {
         let longest = self.longest?;
         let waited = socket::quiet_since_last_data(socket).ok().filter(|waited| *waited > longest)?;
         (self.refused < REFUSALS || waited > longest.saturating_mul(HOPELESS)).then_some(waited)
-    }
-}
-
-impl fmt::Debug for Queue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { intake, longest, turn_away: _, trend, refused } = self;
-        let mut queue = f.debug_struct("Queue");
-        queue.field("intake", intake).field("longest", longest).field("trend", trend);
-        queue.field("refused", refused).finish_non_exhaustive()
     }
 }
 

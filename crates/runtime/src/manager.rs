@@ -70,10 +70,10 @@ impl ConnectionManager {
 
     /// Lets go of the socket of a client that is turned away before anything is done for it, which resets it, and
     /// books it in one step, `seen` being why: no task, no deadline, nothing that could be ordered to close.
-    pub fn turn_away(&self, socket: std::net::TcpStream, accept: Accept, seen: &Observation) {
+    pub fn turn_away(&self, socket: std::net::TcpStream, accept: Accept, seen: impl Fn() -> Observation) {
         drop(socket);
         let (now, accept) = (self.clock().now(), Arc::new(accept));
-        under_new_id(|id| self.ledger().turn_away(id, Arc::clone(&accept), seen.clone(), now));
+        under_new_id(|id| self.ledger().turn_away(id, Arc::clone(&accept), seen(), now));
         self.live().count_opened(&accept.listener);
     }
 

@@ -51,9 +51,10 @@ pub(crate) fn turn_away(
     waited: Duration,
 ) {
     let accept = accept(app, || socket.local_addr(), remote, port);
-    let seen = Observation::new(Role::Front, Reason::Overloaded, None, Duration::ZERO);
-    let seen = seen.by_rule(app.early.accept_queue_rule.clone(), format!("{waited:?}"));
-    app.manager.turn_away(socket, accept, &seen);
+    app.manager.turn_away(socket, accept, || {
+        let seen = Observation::new(Role::Front, Reason::Overloaded, None, Duration::ZERO);
+        seen.by_rule(app.early.accept_queue_rule.clone(), format!("{waited:?}"))
+    });
 }
 
 /// Two sockets, and how they are relayed between.

@@ -14,7 +14,6 @@ use crate::phase::Phase;
 use crate::reason::Reason;
 use crate::termination::{SettledFrom, only};
 use crate::time::{Nanos, Wall};
-use crate::traffic::TrafficTotals;
 use crate::{Attempt, Role};
 
 const OWNER: InstanceId = InstanceId(9);
@@ -34,25 +33,8 @@ fn half(id: u8) -> Half {
         source,
         at: Wall(0),
     };
-    Half {
-        key: key(id),
-        role: Role::Front,
-        front_instance: OWNER,
-        accept: Stamped { seq: 0, value: Arc::new(accept) },
-        routing: None,
-        hop: None,
-        tls: None,
-        target: None,
-        phase: Phase::Accepted,
-        half_closed: None,
-        log: vec![LogEntry { seq: 0, phase: Phase::Accepted, after: Nanos::default() }],
-        log_dropped: 0,
-        armed: Arc::from([]),
-        traffic: TrafficTotals::default(),
-        end: None,
-        settlement: None,
-        opened_seq: 0,
-    }
+    let log = vec![LogEntry { seq: 0, phase: Phase::Accepted, after: Nanos::default() }];
+    Half::new(key(id), Role::Front, OWNER, Arc::new(accept), log)
 }
 
 /// One thing that happens to a half, or to the reader.

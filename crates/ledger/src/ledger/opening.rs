@@ -16,7 +16,7 @@ use crate::phase::Phase;
 use crate::reason::Reason;
 use crate::termination::{SettledFrom, only};
 use crate::time::{Nanos, Now};
-use crate::traffic::{Traffic, TrafficTotals};
+use crate::traffic::Traffic;
 
 impl Ledger {
     /// Opens a front half: the first thing that happens to an accepted socket.
@@ -117,25 +117,7 @@ impl Ledger {
     fn newborn(&self, key: HalfKey, front_instance: InstanceId, accept: Arc<Accept>, phases: usize) -> Half {
         let mut log = Vec::with_capacity(phases);
         log.push(LogEntry { seq: 0, phase: Phase::Accepted, after: Nanos::default() });
-        Half {
-            key,
-            role: self.role,
-            front_instance,
-            accept: Stamped { seq: 0, value: accept },
-            routing: None,
-            hop: None,
-            tls: None,
-            target: None,
-            phase: Phase::Accepted,
-            half_closed: None,
-            log,
-            log_dropped: 0,
-            armed: Arc::from([]),
-            traffic: TrafficTotals::default(),
-            end: None,
-            settlement: None,
-            opened_seq: 0,
-        }
+        Half::new(key, self.role, front_instance, accept, log)
     }
 }
 
