@@ -36,10 +36,20 @@ impl Stage {
         Ok(Self { pair, relayed, bridged, _targets: (through, opaque) })
     }
 
+    /// The ids of both, once both processes know of them: what one writes, the other is told a moment later.
     async fn ids(&self) -> Result<(String, String)> {
-        let relayed = self.pair.id(self.relayed.get_ref().0.local_addr()?).await?;
-        let bridged = self.pair.id(self.bridged.get_ref().0.local_addr()?).await?;
-        Ok((relayed, bridged))
+        let (relayed, bridged) =
+            (self.relayed.get_ref().0.local_addr()?, self.bridged.get_ref().0.local_addr()?);
+        for which in e2e::BOTH {
+            self.pair.recorded(which, relayed, "is relayed", |record| !record["front"].is_null()).await?;
+            self.pair
+                .recorded(which, bridged, "is joined", |record| {
+                    let attempt = &record["inner"]["attempt"];
+                    !attempt.is_null() && record["front"]["hop"]["bridged_attempt"] == *attempt
+                })
+                .await?;
+        }
+        Ok((self.pair.id(relayed).await?, self.pair.id(bridged).await?))
     }
 
     async fn teardown(self) -> Result<()> {

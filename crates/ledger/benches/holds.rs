@@ -193,7 +193,7 @@ fn one_connection(book: &SharedLedger, number: u64, facts: &Facts, timed: &mut T
     } else {
         let arrival = timed.call(|| book.arrive());
         let attempt = Attempt((1 << 40) + number);
-        timed.call(|| book.open_inner(arrival, id, attempt, FRONT, facts.accept(), at)).ok();
+        timed.call(|| book.open_inner(arrival, id, attempt, FRONT, facts.accept().into(), at)).ok();
         HalfKey::inner(id, INNER, attempt)
     };
     timed.call(|| book.record(key, [facts.armed()], at)).ok();

@@ -92,6 +92,23 @@ pub enum AddressSource {
     ProxyV2 = 3,
 }
 
+/// What is known of a half when it opens.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// Where it came from.
+    pub accept: Arc<Accept>,
+    /// What was read and decided: an inner half's header says it.
+    pub routing: Option<Arc<Routing>>,
+    /// The hop, where it came over one.
+    pub hop: Option<Arc<Hop>>,
+}
+
+impl From<Arc<Accept>> for Opening {
+    fn from(accept: Arc<Accept>) -> Self {
+        Self { accept, routing: None, hop: None }
+    }
+}
+
 /// What was read first and decided from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Routing {
@@ -224,16 +241,16 @@ impl Half {
         key: HalfKey,
         role: Role,
         front_instance: InstanceId,
-        accept: Arc<Accept>,
+        opening: Opening,
         log: Vec<LogEntry>,
     ) -> Self {
         Self {
             key,
             role,
             front_instance,
-            accept: Stamped { seq: 0, value: accept },
-            routing: None,
-            hop: None,
+            accept: Stamped { seq: 0, value: opening.accept },
+            routing: opening.routing.map(|value| Stamped { seq: 0, value }),
+            hop: opening.hop.map(|value| Stamped { seq: 0, value }),
             tls: None,
             target: None,
             phase: Phase::Accepted,
@@ -321,7 +338,7 @@ impl Half {
     /// The half that a first update describes; `None` where it carries no identity.
     pub fn from_update(update: HalfUpdate) -> Option<Self> {
         let accept = update.accept.clone()?;
-        let mut half = Self::new(update.key, update.role, update.front_instance, accept, Vec::new());
+        let mut half = Self::new(update.key, update.role, update.front_instance, accept.into(), Vec::new());
         half.opened_seq = update.opened_seq;
         half.apply(update);
         Some(half)

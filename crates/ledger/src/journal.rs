@@ -58,6 +58,12 @@ impl Journal {
         half.opened_seq = self.next;
         half.accept.seq = self.next;
         half.log.iter_mut().for_each(|entry| entry.seq = self.next);
+        if let Some(routing) = &mut half.routing {
+            routing.seq = self.next;
+        }
+        if let Some(hop) = &mut half.hop {
+            hop.seq = self.next;
+        }
         if let Some(end) = &mut half.end {
             end.seq = self.next;
         }

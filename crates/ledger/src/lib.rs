@@ -71,7 +71,8 @@ pub use deadline::{Armed, Deadlines, Limit, Restart};
 pub use digest::Digest;
 pub use evidence::{End, HopCount, HopState, LegName, Observation, Rule};
 pub use half::{
-    Accept, AddressSource, Half, HalfUpdate, Hop, LogEntry, Routing, Settlement, Stamped, Target, Tls,
+    Accept, AddressSource, Half, HalfUpdate, Hop, LogEntry, Opening, Routing, Settlement, Stamped, Target,
+    Tls,
 };
 pub use id::{Attempt, ConnectionId, HalfKey, IdSuffix, InstanceId, ParseIdError, Role};
 pub use ledger::{Alarms, Change, Departed, Ending, Ledger, LedgerLimits, RecordError};

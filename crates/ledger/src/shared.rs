@@ -12,7 +12,7 @@ use crate::admission::AdmissionLimits;
 use crate::arrivals::Arrival;
 use crate::audit::{Audit, Counters, Draft};
 use crate::evidence::Observation;
-use crate::half::{Accept, Half};
+use crate::half::{Accept, Half, Opening};
 use crate::id::{Attempt, ConnectionId, HalfKey, InstanceId, Role};
 use crate::journal::ReadingId;
 use crate::ledger::{Change, Ending, Ledger, RecordError};
@@ -130,10 +130,10 @@ impl SharedLedger {
         connection: ConnectionId,
         attempt: Attempt,
         front: InstanceId,
-        accept: Arc<Accept>,
+        opening: Opening,
         now: Now,
     ) -> Result<Arc<Traffic>, RecordError> {
-        self.changed(|ledger| ledger.open_inner(arrival, connection, attempt, front, accept, now))
+        self.changed(|ledger| ledger.open_inner(arrival, connection, attempt, front, opening, now))
     }
 
     /// See [`Ledger::admit`].

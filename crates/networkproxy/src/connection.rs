@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use config::{InnerAction, InnerRoute, Protocol};
 use ledger::{
-    Accept, AddressSource, Arrival, Attempt, Change, ConnectionId, DeadlineName, LegName, Limit, Phase,
-    Reason, Restart, Routing, Target, Tls,
+    Accept, AddressSource, Arrival, Attempt, Change, ConnectionId, DeadlineName, LegName, Limit, Opening,
+    Phase, Reason, Restart, Routing, Target, Tls,
 };
 use runtime::preface::HopClass;
 use runtime::{DialOptions, Goodbye, Leg, Origin, Parting, TrackedConnection, cleanup_connection, dial};
@@ -114,8 +114,17 @@ pub fn open(
         source: AddressSource::ProxyV2,
         at: gateway.clock().now().wall,
     };
+    let routing = Arc::new(Routing {
+        entry: Some(header.entry.as_str().into()),
+        generation: header.generation,
+        server_name: header.server_name.as_deref().map(Into::into),
+        ..Routing::default()
+    });
+    let way = ledger::Hop { local, remote: Some(remote), ..ledger::Hop::default() };
+    let opening =
+        Opening { accept: Arc::new(accept), routing: Some(Arc::clone(&routing)), hop: Some(Arc::new(way)) };
     let half = (ConnectionId(header.connection_id), Attempt(verified.counter));
-    let opened = gateway.manager.adopt_inner(socket, read_past.len(), arrival, half, front, accept);
+    let opened = gateway.manager.adopt_inner(socket, read_past.len(), arrival, half, front, opening);
     let (mut tracked, hop) = match opened {
         Ok(opened) => opened,
         Err(error) => {
@@ -123,18 +132,9 @@ pub fn open(
             return None;
         }
     };
-    let routing = Arc::new(Routing {
-        entry: Some(header.entry.as_str().into()),
-        generation: header.generation,
-        server_name: header.server_name.as_deref().map(Into::into),
-        ..Routing::default()
-    });
-    let known = [Change::Routing(Arc::clone(&routing)), Change::HopAddresses(local, Some(remote))];
     if header.class == HopClass::Tls {
         tracked.arm(DeadlineName::TlsHandshake, &gateway.timeouts.tls_handshake, Restart::Never);
-        tracked.record(known.into_iter().chain([Change::Phase(Phase::TlsHandshake, None)]));
-    } else {
-        tracked.record(known);
+        tracked.phase(Phase::TlsHandshake);
     }
     let protocol = table.entry(&header.entry).map_or(Protocol::Http, config::InnerEntry::protocol);
     let (client, class) = (header.client, header.class);

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ledger::{
-    Accept, Arrival, Attempt, ConnectionId, HalfKey, InstanceId, LegName, Now, Observation, RecordError,
-    SharedLedger, Traffic,
+    Accept, Arrival, Attempt, ConnectionId, HalfKey, InstanceId, LegName, Now, Observation, Opening,
+    RecordError, SharedLedger, Traffic,
 };
 use tokio::net::TcpStream;
 
@@ -86,10 +86,10 @@ impl ConnectionManager {
         arrival: Arrival,
         (connection, attempt): (ConnectionId, Attempt),
         front: InstanceId,
-        accept: Accept,
+        opening: Opening,
     ) -> Result<(TrackedConnection, Leg), RecordError> {
-        let (now, listener) = (self.clock().now(), Arc::clone(&accept.listener));
-        let traffic = self.ledger().open_inner(arrival, connection, attempt, front, Arc::new(accept), now)?;
+        let (now, listener) = (self.clock().now(), Arc::clone(&opening.accept.listener));
+        let traffic = self.ledger().open_inner(arrival, connection, attempt, front, opening, now)?;
         let key = HalfKey::inner(connection, self.ledger().instance(), attempt);
         let tracked = self.track(key, &listener, traffic, now);
         let leg = tracked.leg(socket, LegName::Hop, Origin::Accepted);

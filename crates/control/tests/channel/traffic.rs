@@ -108,8 +108,10 @@ pub(crate) fn open_bridged(front: &Node, inner: &Node) -> Bridged {
     let arrival: Arrival = inner.ledger.arrive();
     let id = front_key.connection;
     let from = accept(front, number as u16);
-    let inner_traffic =
-        inner.ledger.open_inner(arrival, id, attempt, front.ledger.instance(), from, now(inner)).unwrap();
+    let inner_traffic = inner
+        .ledger
+        .open_inner(arrival, id, attempt, front.ledger.instance(), from.into(), now(inner))
+        .unwrap();
     let inner_key = HalfKey::inner(id, inner.ledger.instance(), attempt);
     inner.ledger.record(inner_key, [Change::Phase(Phase::TlsHandshake, None)], now(inner)).unwrap();
     front.ledger.record(front_key, [Change::Phase(Phase::Relaying, None)], now(front)).unwrap();

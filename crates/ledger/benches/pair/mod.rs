@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::{
-    Accept, AddressSource, Armed, Attempt, Change, ConnectionId, DeadlineName, Ending, HalfKey, HopCount,
-    InstanceId, Ledger, LedgerLimits, LegName, Message, Next, Now, Observation, Phase, Reason, Restart,
-    Rhythm, Role, Routing, SessionKey, SharedLedger, Target, Tls, Wall,
+    Accept, AddressSource, Armed, Attempt, Change, ConnectionId, DeadlineName, Ending, HalfKey, Hop,
+    HopCount, InstanceId, Ledger, LedgerLimits, LegName, Message, Next, Now, Observation, Opening, Phase,
+    Reason, Restart, Rhythm, Role, Routing, SessionKey, SharedLedger, Target, Tls, Wall,
 };
 
 pub const FRONT: InstanceId = InstanceId(0x0192_f7a1_b2c3_7d4e_8f90_0123_4567_89ab);
@@ -204,14 +204,14 @@ pub fn open_inner(ledger: &SharedLedger, key: HalfKey, facts: &Facts, now: Now) 
 
 pub fn open_inner_of(ledger: &SharedLedger, key: HalfKey, front: InstanceId, facts: &Facts, now: Now) {
     let arrival = ledger.arrive();
-    let accept = Arc::clone(&facts.accept);
-    ledger.open_inner(arrival, key.connection, key.attempt, front, accept, now).expect("a new half");
+    let opening = Opening {
+        accept: Arc::clone(&facts.accept),
+        routing: Some(Arc::clone(&facts.routing)),
+        hop: Some(Arc::new(Hop { remote: Some(facts.accept.remote), ..Hop::default() })),
+    };
+    ledger.open_inner(arrival, key.connection, key.attempt, front, opening, now).expect("a new half");
     let steps: [&[Change]; 3] = [
-        &[
-            Change::Routing(Arc::clone(&facts.routing)),
-            Change::Phase(Phase::TlsHandshake, None),
-            facts.armed(),
-        ],
+        &[Change::Phase(Phase::TlsHandshake, None), facts.armed()],
         &[Change::Tls(Arc::clone(&facts.tls)), Change::Phase(Phase::HttpIdle, None), facts.armed()],
         &[Change::Routing(Arc::clone(&facts.routing)), Change::Target(Arc::clone(&facts.target))],
     ];

@@ -34,7 +34,7 @@ fn half(id: u8) -> Half {
         at: Wall(0),
     };
     let log = vec![LogEntry { seq: 0, phase: Phase::Accepted, after: Nanos::default() }];
-    Half::new(key(id), Role::Front, OWNER, Arc::new(accept), log)
+    Half::new(key(id), Role::Front, OWNER, Arc::new(accept).into(), log)
 }
 
 /// One thing that happens to a half, or to the reader.

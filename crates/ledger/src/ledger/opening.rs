@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Ledger, LiveSlot, RecordError};
 use crate::arrivals::Arrival;
 use crate::evidence::{End, HopCount, Observation};
-use crate::half::{Accept, Half, LogEntry, Settlement, Stamped};
+use crate::half::{Accept, Half, LogEntry, Opening, Settlement, Stamped};
 use crate::id::{Attempt, ConnectionId, HalfKey, InstanceId, Role};
 use crate::phase::Phase;
 use crate::reason::Reason;
@@ -26,7 +26,7 @@ impl Ledger {
         accept: Arc<Accept>,
         now: Now,
     ) -> Result<Arc<Traffic>, RecordError> {
-        self.open(HalfKey::front(connection, self.instance), self.instance, accept, now)
+        self.open(HalfKey::front(connection, self.instance), self.instance, accept.into(), now)
     }
 
     /// Opens and ends a front half in one step: of a client for whom nothing was done, because of what was `seen`.
@@ -39,7 +39,7 @@ impl Ledger {
         now: Now,
     ) -> Result<(), RecordError> {
         let key = HalfKey::front(connection, self.instance);
-        let mut half = self.newborn(key, self.instance, accept, 2);
+        let mut half = self.newborn(key, self.instance, accept.into(), 2);
         seen.clip();
         let end = End {
             phase: half.phase,
@@ -65,7 +65,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// A hop header verified: the arrival becomes an inner half under the same connection id.
+    /// A hop header verified: the arrival becomes an inner half under the same connection id. What its header and
+    /// its socket say is told with the opening: nobody sees the half without.
     #[expect(clippy::needless_pass_by_value, reason = "an arrival is consumed: it becomes one half")]
     pub fn open_inner(
         &mut self,
@@ -73,11 +74,11 @@ impl Ledger {
         connection: ConnectionId,
         attempt: Attempt,
         front_instance: InstanceId,
-        accept: Arc<Accept>,
+        opening: impl Into<Opening>,
         now: Now,
     ) -> Result<Arc<Traffic>, RecordError> {
         let key = HalfKey::inner(connection, self.instance, attempt);
-        let opened = self.open(key, front_instance, accept, now);
+        let opened = self.open(key, front_instance, opening.into(), now);
         match opened {
             Ok(_) => self.arrivals.verified(&arrival),
             // Of this attempt there is a half already.
@@ -90,10 +91,10 @@ impl Ledger {
         &mut self,
         key: HalfKey,
         front_instance: InstanceId,
-        accept: Arc<Accept>,
+        opening: Opening,
         now: Now,
     ) -> Result<Arc<Traffic>, RecordError> {
-        let half = self.newborn(key, front_instance, accept, usual_life(self.role));
+        let half = self.newborn(key, front_instance, opening, usual_life(self.role));
         if !self.own.open(half) {
             return Err(RecordError::Taken);
         }
@@ -114,10 +115,10 @@ impl Ledger {
     }
 
     /// A half as it is when it opens, with room for a log of `phases`.
-    fn newborn(&self, key: HalfKey, front_instance: InstanceId, accept: Arc<Accept>, phases: usize) -> Half {
+    fn newborn(&self, key: HalfKey, front_instance: InstanceId, opening: Opening, phases: usize) -> Half {
         let mut log = Vec::with_capacity(phases);
         log.push(LogEntry { seq: 0, phase: Phase::Accepted, after: Nanos::default() });
-        Half::new(key, self.role, front_instance, accept, log)
+        Half::new(key, self.role, front_instance, opening, log)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::evidence::Rule;
+use crate::half::{Opening, Routing};
 use crate::id::ConnectionId;
 use crate::rig::{FRONT, INNER, Pair, accept, front_key, inner_key, now};
 use crate::termination::SettledFrom;
@@ -61,6 +62,26 @@ fn an_attempt_that_is_taken_is_refused_and_counted() {
     let counts = pair.inner.counters(now).arrivals;
     assert_eq!((counts.pending, counts.verified), (0, 1));
     assert_eq!(counts.refused.get(&Reason::HopReplayed), Some(&1));
+}
+
+/// P1: what an inner half's header and socket say is told with its opening. A pull between the two once showed the
+/// peer an inner half without the hop's addresses.
+#[test]
+fn an_inner_half_is_never_told_without_what_its_header_said() {
+    let mut pair = Pair::new();
+    let (key, now) = (inner_key(1, 1), pair.now());
+    let hop = Hop { remote: Some(([127, 0, 0, 1], 7).into()), ..Hop::default() };
+    let routing = Routing { entry: Some("app".into()), ..Routing::default() };
+    let opening = Opening { accept: accept(), routing: Some(Arc::new(routing)), hop: Some(Arc::new(hop)) };
+    let arrival = pair.inner.arrive();
+    pair.inner.open_inner(arrival, key.connection, key.attempt, FRONT, opening, now).unwrap();
+    let opened = pair.inner.half(key).unwrap();
+    let first = Half::from_update(opened.update_since(0, opened.opened_seq)).unwrap();
+    assert_eq!(first.hop, opened.hop);
+    assert_eq!(first.routing, opened.routing);
+    // Told once: a later pull does not carry it again.
+    let later = opened.update_since(opened.opened_seq, opened.opened_seq);
+    assert!(later.hop.is_none() && later.routing.is_none());
 }
 
 /// "Reads only the two ends as they are encoded on the wire": what is too long for it is clipped before

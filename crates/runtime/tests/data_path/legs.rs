@@ -135,7 +135,10 @@ async fn process_leg(process: &Process) -> (runtime::TrackedConnection, runtime:
     let arrival = process.manager.ledger().arrive();
     let id = (runtime::mint::connection_id(), ledger::Attempt(1));
     let front = runtime::mint::instance_id();
-    let (tracked, leg) = process.manager.adopt_inner(socket, 11, arrival, id, front, accept).unwrap();
+    let (tracked, leg) = process
+        .manager
+        .adopt_inner(socket, 11, arrival, id, front, std::sync::Arc::new(accept).into())
+        .unwrap();
     (tracked, leg, far.unwrap())
 }
 
