@@ -366,3 +366,32 @@ async fn a_connection_s_task_is_small() {
     let size = world.size_of_life().await;
     assert!(size <= 640, "{size} bytes");
 }
+
+/// Sockets first, record last: also where a task is aborted before it ran, or in the middle of a request.
+#[tokio::test]
+async fn an_aborted_connection_leaves_its_socket_before_its_record() {
+    for in_the_middle in [false, true] {
+        let target = Target::listen().await;
+        let world = World::new("", site(&[target.address]));
+        let mut front = world.http().await;
+        let mut request = None;
+        if in_the_middle {
+            front.send(GET).await;
+            request = Some(target.request().await);
+        }
+        let (hop, conn) = front.split();
+        let hop = hop.into_std().unwrap();
+        let (ledger, key) = (world.ledger.clone(), conn.key);
+        let (told, heard) = std::sync::mpsc::channel();
+        world.ledger.on_change(move || {
+            if ledger.half(key).is_some_and(|half| half.end.is_some()) {
+                // A socket that nobody has left would have nothing to read.
+                let left = hop.peek(&mut [0]).map_err(|error| error.kind());
+                told.send(left != Err(std::io::ErrorKind::WouldBlock)).ok();
+            }
+        });
+        conn.abort().await;
+        assert_eq!(heard.try_iter().next(), Some(true), "in the middle: {in_the_middle}");
+        drop(request);
+    }
+}

@@ -236,6 +236,14 @@ pub(crate) struct Conn {
     task: JoinHandle<()>,
 }
 
+impl Conn {
+    /// Its task is dropped in the middle of whatever it does.
+    pub(crate) async fn abort(self) {
+        self.task.abort();
+        assert!(within(self.task).await.is_err_and(|error| error.is_cancelled()));
+    }
+}
+
 impl Front {
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.hop.write_all(bytes.as_ref()).await.unwrap();
