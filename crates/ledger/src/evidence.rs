@@ -167,6 +167,13 @@ impl Observation {
         }
     }
 
+    /// Are they alike but for their times?
+    fn says_the_same(&self, other: &Self) -> bool {
+        let Self { reason, class, initiator, leg, after: _, rule, observed, detail } = self;
+        (*reason, *class, *initiator, *leg) == (other.reason, other.class, other.initiator, other.leg)
+            && (rule, observed, detail) == (&other.rule, &other.observed, &other.detail)
+    }
+
     fn is_on_hop(&self) -> bool {
         self.leg == Some(LegName::Hop) && self.class == Class::Consequence
     }
@@ -190,6 +197,14 @@ impl End {
         let orderly = self.first(|class| class == Class::Orderly);
         let before_reset = |found: &(_, HopState)| found.1 != HopState::Reset;
         hard.filter(before_reset).or_else(|| orderly.filter(before_reset)).or(hard).or(orderly)
+    }
+
+    /// Is all the same that a cause is made of? When things were seen, and how many bytes had passed, is not.
+    pub(crate) fn tells_the_same(&self, other: &Self) -> bool {
+        self.phase == other.phase
+            && self.suspended == other.suspended
+            && self.observations.len() == other.observations.len()
+            && self.observations.iter().zip(&other.observations).all(|(one, other)| one.says_the_same(other))
     }
 
     /// How the hop stood at the end.

@@ -257,7 +257,7 @@ impl Half {
             half_closed: None,
             log,
             log_dropped: 0,
-            armed: Arc::from([]),
+            armed: Arc::default(),
             traffic: TrafficTotals::default(),
             end: None,
             settlement: None,

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::admission::{Admission, AdmissionLimits};
 use crate::arrivals::{Arrival, Arrivals};
+use crate::causes::Causes;
 use crate::census::Censuses;
 use crate::deadline::Armed;
 use crate::evidence::{End, HopCount, LegName, Observation};
@@ -75,6 +76,7 @@ pub struct Ledger {
     pub(crate) arrivals: Arrivals,
     pub(crate) admission: Admission,
     pub(crate) alarms: Alarms,
+    pub(crate) causes: Causes,
     pub(crate) settled_out: VecDeque<Arc<Half>>,
     pub(crate) censuses: Censuses,
     /// Audits that are recounting.
@@ -213,6 +215,7 @@ impl Ledger {
             arrivals: Arrivals::default(),
             admission: Admission::default(),
             alarms: Alarms::default(),
+            causes: Causes::of(role),
             settled_out: VecDeque::new(),
             censuses: Censuses::default(),
             audits: 0,
@@ -317,7 +320,7 @@ impl Ledger {
             };
             half.phase = Phase::Closed;
             half.log(LogEntry { seq, phase: Phase::Closed, after: age.into() });
-            half.armed = Arc::from([]);
+            half.armed = Arc::default();
             half.traffic.merge(&totals);
             half.end = Some(Stamped { seq, value: Arc::new(end) });
             seq

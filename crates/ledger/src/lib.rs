@@ -33,6 +33,7 @@
 mod admission;
 mod arrivals;
 mod audit;
+mod causes;
 mod census;
 mod deadline;
 mod digest;

@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
+use crate::causes::Grounds;
 use crate::evidence::{End, HopCount};
 use crate::half::{Half, Settlement, Stamped};
 use crate::id::{Attempt, ConnectionId, HalfKey, InstanceId, Role};
 use crate::ledger::Ledger;
 use crate::mirror::Changes;
-use crate::termination::{AloneBecause, SettledFrom, Termination, alone, only, root_cause};
+use crate::termination::{AloneBecause, SettledFrom, only};
 use crate::time::Now;
 
 /// Pieces of late evidence kept per half.
@@ -22,7 +23,7 @@ const DEAD_AFTER: std::time::Duration = std::time::Duration::from_mins(1);
 /// What is to be done about a closed half.
 enum Verdict {
     Wait,
-    Settle(Termination, SettledFrom),
+    Settle(Grounds),
 }
 
 impl Ledger {
@@ -35,16 +36,16 @@ impl Ledger {
         let verdict = self.verdict(&half, now);
         // Shared, it would be copied to be changed.
         drop(half);
-        if let Verdict::Settle(cause, from) = verdict {
-            self.settle(key, cause, from);
+        if let Verdict::Settle(grounds) = verdict {
+            self.settle(key, grounds);
         }
     }
 
     fn verdict(&self, half: &Half, now: Now) -> Verdict {
-        let Some(end) = half.end.as_ref().map(|end| &*end.value) else { return Verdict::Wait };
-        let settle_alone = |because| Verdict::Settle(alone(end, half.role, because), SettledFrom::Alone);
+        let Some(end) = half.end.as_ref().map(|end| &end.value) else { return Verdict::Wait };
+        let settle_alone = |because| Verdict::Settle(Grounds::Alone(Arc::clone(end), because));
         let Some(joined_key) = half.joined_key() else {
-            return Verdict::Settle(only(end, half.role), SettledFrom::Only);
+            return Verdict::Settle(Grounds::Only(Arc::clone(end)));
         };
         let joined = self.joined(joined_key);
         if half.role == Role::Inner && joined.is_some_and(|front| self.is_superseded(front, half)) {
@@ -52,13 +53,10 @@ impl Ledger {
         }
         let joined_end =
             joined.filter(|other| self.is_joined(other, half)).and_then(|other| other.end.as_ref());
-        if let Some(other) = joined_end.map(|end| &*end.value) {
-            let cause = match half.role {
-                _ if self.planted(crate::fault::Fault::PreferOwnEvidence) => only(end, half.role),
-                Role::Front => root_cause(end, other),
-                Role::Inner => root_cause(other, end),
-            };
-            return Verdict::Settle(cause, SettledFrom::Both);
+        if let Some(other) = joined_end.map(|end| &end.value) {
+            let (front, inner) = if half.role == Role::Front { (end, other) } else { (other, end) };
+            let (front, inner) = (Arc::clone(front), Arc::clone(inner));
+            return Verdict::Settle(Grounds::Both { front, inner });
         }
         if self.unseen.contains(&half.key) {
             return settle_alone(AloneBecause::Unseen);
@@ -151,17 +149,28 @@ impl Ledger {
             && inner.front_instance == front.key.instance
     }
 
-    fn settle(&mut self, key: HalfKey, cause: Termination, from: SettledFrom) {
-        if from == SettledFrom::Both {
+    fn settle(&mut self, key: HalfKey, grounds: Grounds) {
+        if matches!(grounds, Grounds::Both { .. }) {
             self.compare_hop(key);
         }
-        let settlement = Arc::new(Settlement { cause, from, late: Vec::new() });
+        let settlement = if self.planted(crate::fault::Fault::PreferOwnEvidence) {
+            self.own_evidence(grounds)
+        } else {
+            self.causes.settle(grounds)
+        };
         self.own.amend(key, |half, seq| half.settlement = Some(Stamped { seq, value: settlement }));
         self.waiting.remove(key);
         self.unseen.remove(&key);
         self.drop_keepsake(key);
         self.hand_out(key);
         self.debug_check();
+    }
+
+    /// The planted fault: a pair's cause is what its own half saw.
+    fn own_evidence(&mut self, grounds: Grounds) -> Arc<Settlement> {
+        let Grounds::Both { front, inner } = grounds else { return self.causes.settle(grounds) };
+        let own = if self.role == Role::Front { front } else { inner };
+        Arc::new(Settlement { cause: only(&own, self.role), from: SettledFrom::Both, late: Vec::new() })
     }
 
     /// A half has settled: to be logged, once.
@@ -322,14 +331,14 @@ impl Ledger {
             let Some((key, half)) = self.own.eviction_candidate() else { return };
             if half.is_settling() && !self.planted(crate::fault::Fault::EvictUnsettled) {
                 let half = Arc::clone(half);
-                let (cause, from) = match (self.verdict(&half, now), &half.end) {
-                    (Verdict::Settle(cause, from), _) => (cause, from),
+                let grounds = match (self.verdict(&half, now), &half.end) {
+                    (Verdict::Settle(grounds), _) => grounds,
                     (Verdict::Wait, Some(end)) => {
-                        (alone(&end.value, half.role, AloneBecause::Evicted), SettledFrom::Alone)
+                        Grounds::Alone(Arc::clone(&end.value), AloneBecause::Evicted)
                     }
                     (Verdict::Wait, None) => return,
                 };
-                self.settle(key, cause, from);
+                self.settle(key, grounds);
             }
             self.own.evict(key);
             self.waiting.remove(key);

@@ -5,11 +5,14 @@
 //! the class that travelled with it. *Invariant*: the evidence that decides a root cause (order, class, reason,
 //! leg) is never clipped.
 
+use std::sync::Arc;
+
 use ledger::{
     Class, End, HopCount, Initiator, LegName, Observation, Phase, Reason, Role, Rule, SettledFrom,
     Settlement, Termination,
 };
 
+use super::known::Known;
 use super::scalar::{
     clip, clipped, count, duration, duration_of, push, required, text_of, timestamp, timestamp_of,
     write_duration, write_optional_text, write_timestamp,
@@ -352,8 +355,13 @@ pub(super) fn write_settlement(writer: &mut Writer, settlement: &Settlement) {
     }
 }
 
-/// The same, read.
-pub(super) fn read_settlement(mut fields: Fields<'_>) -> Result<Settlement, Malformed> {
+/// The same, read. Most connections end like others before them.
+pub(super) fn read_settlement(bytes: &[u8], known: &mut Known) -> Result<Arc<Settlement>, Malformed> {
+    known.settlements.get(bytes, || read_new_settlement(bytes).map(Arc::new))
+}
+
+fn read_new_settlement(bytes: &[u8]) -> Result<Settlement, Malformed> {
+    let mut fields = Fields::of(bytes, "half.settlement");
     let (mut cause, mut from, mut late) = (None, 0, Vec::new());
     while let Some((number, value)) = fields.next()? {
         match number {

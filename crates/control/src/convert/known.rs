@@ -1,13 +1,13 @@
 //! Facts that many halves share, read once.
 //!
-//! *Owns* what a session has read of names, routings and TLS parameters, by the bytes they travelled as. *Never* holds
-//! more than [`MOST`] of a kind, nor long ones: clients choose some of them. *Invariant*: what is taken from here equals
+//! *Owns* what a session has read of names, routings, TLS parameters and causes, by the bytes they travelled as. *Never*
+//! holds more than [`MOST`] of a kind, nor long ones: clients choose some of them. *Invariant*: what is taken from here equals
 //! what would have been read.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ledger::{Routing, Tls};
+use ledger::{Routing, Settlement, Tls};
 
 use super::Malformed;
 
@@ -22,6 +22,7 @@ pub(crate) struct Known {
     pub(crate) texts: Facts<str>,
     pub(crate) routings: Facts<Routing>,
     pub(crate) tls: Facts<Tls>,
+    pub(crate) settlements: Facts<Settlement>,
 }
 
 /// Facts of one kind, by the bytes they travelled as.

@@ -122,7 +122,7 @@ pub(super) fn read_update(
             }
             16 => traffic = Some(read_traffic(value.fields("half.traffic")?)?),
             17 => update.end = Some(Arc::new(read_end(value.fields("half.end")?)?)),
-            18 => update.settlement = Some(Arc::new(read_settlement(value.fields("half.settlement")?)?)),
+            18 => update.settlement = Some(read_settlement(value.bytes("half.settlement")?, known)?),
             _ => {}
         }
     }

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use super::{Ledger, LiveSlot, RecordError};
 use crate::arrivals::Arrival;
+use crate::causes::Grounds;
 use crate::evidence::{End, HopCount, Observation};
-use crate::half::{Accept, Half, LogEntry, Opening, Settlement, Stamped};
+use crate::half::{Accept, Half, LogEntry, Opening, Stamped};
 use crate::id::{Attempt, ConnectionId, HalfKey, InstanceId, Role};
 use crate::phase::Phase;
 use crate::reason::Reason;
-use crate::termination::{SettledFrom, only};
 use crate::time::{Nanos, Now};
 use crate::traffic::Traffic;
 
@@ -50,12 +50,12 @@ impl Ledger {
             at: now.wall,
             age: Duration::ZERO,
         };
-        let settlement =
-            Settlement { cause: only(&end, self.role), from: SettledFrom::Only, late: Vec::new() };
+        let end = Arc::new(end);
+        let settlement = self.causes.settle(Grounds::Only(Arc::clone(&end)));
         half.phase = Phase::Closed;
         half.log(LogEntry { seq: 0, phase: Phase::Closed, after: Nanos::default() });
-        half.end = Some(Stamped { seq: 0, value: Arc::new(end) });
-        half.settlement = Some(Stamped { seq: 0, value: Arc::new(settlement) });
+        half.end = Some(Stamped { seq: 0, value: end });
+        half.settlement = Some(Stamped { seq: 0, value: settlement });
         if !self.own.open(half) {
             return Err(RecordError::Taken);
         }
