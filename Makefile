@@ -38,8 +38,14 @@ run: build ## Start both processes on their embedded defaults; Ctrl-C drains and
 	 trap 'kill -TERM $$front $$inner 2>/dev/null' INT TERM; \
 	 while kill -0 $$front 2>/dev/null || kill -0 $$inner 2>/dev/null; do wait; done
 
+# Everything that tests start or run, chosen as `cargo test` chooses it: another choice of packages would build a third of
+# the libraries once more, with other features.
+.PHONY: testable
+testable:
+	$(CARGO) build --locked --workspace --bins --tests
+
 .PHONY: test
-test: build clients ## Run every test but the long ones.
+test: testable clients ## Run every test but the long ones.
 	$(CARGO) test --locked --workspace
 
 .PHONY: lint
@@ -50,15 +56,15 @@ lint: components ## Formatting, clippy, documentation: no warning passes.
 
 .PHONY: sim
 sim: ## Simulate the ledgers over SEEDS seeds; LEDGER_SEED=n replays one.
-	LEDGER_SEEDS=$(SEEDS) $(CARGO) test --locked -p ledger --test simulation two_processes
+	LEDGER_SEEDS=$(SEEDS) $(CARGO) test --locked --workspace --test simulation two_processes
 
 .PHONY: chaos
-chaos: build clients ## ROUNDS random crashes, stops and cuts of the real processes under load.
-	CHAOS_ROUNDS=$(ROUNDS) $(CARGO) test --locked -p e2e --test cases chaos -- --ignored --nocapture
+chaos: testable clients ## ROUNDS random crashes, stops and cuts of the real processes under load.
+	CHAOS_ROUNDS=$(ROUNDS) $(CARGO) test --locked --workspace --test cases chaos -- --ignored --nocapture
 
 .PHONY: soak
-soak: build clients ## Thousands of idle bridged connections for SECONDS_IDLE; memory per connection.
-	SOAK_SECONDS=$(SECONDS_IDLE) $(CARGO) test --locked -p e2e --test cases soak -- --ignored --nocapture
+soak: testable clients ## Thousands of idle bridged connections for SECONDS_IDLE; memory per connection.
+	SOAK_SECONDS=$(SECONDS_IDLE) $(CARGO) test --locked --workspace --test cases soak -- --ignored --nocapture
 
 .PHONY: bench-micro
 bench-micro: ## Micro-benchmarks of the pure functions on the hot path.
@@ -72,10 +78,10 @@ bench-holds: ## The longest holds of the books at LIVE connections, and the cont
 	$(CARGO) bench --locked -p control --bench channel
 
 .PHONY: bench
-bench: peers ## What work costs beside HAProxy and nginx; QUICK=1, ONLY=W3,memory, SKIP_PEERS=1.
+bench: peers $(if $(filter dev,$(BENCH_PROFILE)),testable) ## What work costs beside HAProxy and nginx; QUICK=1, ONLY=W3,memory, SKIP_PEERS=1.
 	$(if $(BENCH_WRITE),$(CARGO) build --locked --profile $(BENCH_PROFILE) -p smartproxy --features stubbed \
 	  && mkdir -p $(STUBBED) && mv $(BENCH_DIR)/smartproxy $(STUBBED)/)
-	$(CARGO) build --locked --profile $(BENCH_PROFILE) $(BINARIES) -p bench
+	$(if $(filter dev,$(BENCH_PROFILE)),,$(CARGO) build --locked --profile $(BENCH_PROFILE) $(BINARIES) -p bench)
 	$(BENCH_DIR)/bench run --bin-dir $(BENCH_DIR) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
 	  $(if $(SKIP_PEERS),--peers none) $(if $(BENCH_WRITE),--stubbed $(STUBBED)) $(BENCH_WRITE) $(BENCH_ARGS)
 
@@ -92,8 +98,7 @@ image: static ## The container image, from scratch.
 
 .PHONY: compose-test
 compose-test: STATIC_PROFILE := quick
-compose-test: static ## Drive the docker-compose deployment with a real engine (needs root).
-	$(CARGO) build --locked -p e2e --bin reflect
+compose-test: static testable ## Drive the docker-compose deployment with a real engine (needs root).
 	BIN_DIR=$(STATIC_DIR) REFLECT=target/debug/reflect tests/compose/run.sh
 
 # Third-party clients of the tests; Debian's packages.
