@@ -18,7 +18,7 @@ use std::time::Duration;
 use ledger::{Direction, HopCount, LegName, Traffic};
 use rustix::io::Errno;
 use socket2::SockRef;
-use tokio::io::Interest;
+use tokio::io::{Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -316,6 +316,22 @@ impl Wire {
         let read = self.attempt(Interest::READABLE, room, || {
             rustix::net::recv(&self.stream, &mut *buffer, flags).map(|(_, count)| count)
         });
+        self.was_read(read)
+    }
+
+    /// As [`Wire::try_read`], into memory that need not be initialised.
+    pub(crate) fn try_read_buf(&self, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
+        let room = buffer.remaining();
+        debug_assert!(room > 0, "an empty read looks like an end of stream");
+        let read = self.attempt(Interest::READABLE, room, || {
+            // Without a number it is no system call's: the readiness was taken back meanwhile.
+            let numbered = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN);
+            self.stream.try_read_buf(buffer).map_err(numbered)
+        });
+        self.was_read(read)
+    }
+
+    fn was_read(&self, read: io::Result<usize>) -> io::Result<usize> {
         match read {
             Ok(0) => self.ended(),
             Ok(count) => {

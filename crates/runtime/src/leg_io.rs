@@ -11,11 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::buffer;
 use crate::leg::Wire;
-
-/// A reader that got as much in one read is taken to read a body.
-const BULK: usize = 8 * 1024;
 
 /// `AsyncRead` and `AsyncWrite` over a [`crate::Leg`]'s socket. At most one at a time may be polled.
 #[derive(Debug)]
@@ -23,13 +19,11 @@ pub struct LegIo {
     wire: Arc<Wire>,
     prefix: Vec<u8>,
     taken: usize,
-    /// What the last read brought.
-    last: usize,
 }
 
 impl LegIo {
     pub(crate) fn new(wire: Arc<Wire>, prefix: Vec<u8>) -> Self {
-        Self { wire, prefix, taken: 0, last: 0 }
+        Self { wire, prefix, taken: 0 }
     }
 
     fn take_prefix(&mut self, buffer: &mut ReadBuf<'_>) {
@@ -41,24 +35,6 @@ impl LegIo {
             self.prefix = Vec::new();
             self.taken = 0;
         }
-    }
-}
-
-impl LegIo {
-    /// One read. Straight into `buffer`, unless that would mean to zero many bytes for the few that come.
-    fn read_into(&self, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
-        let is_initialised = buffer.initialized().len() == buffer.capacity();
-        if is_initialised || self.last >= BULK {
-            let count = self.wire.try_read(buffer.initialize_unfilled())?;
-            buffer.advance(count);
-            return Ok(count);
-        }
-        buffer::with(|scratch| {
-            let room = buffer.remaining().min(scratch.len());
-            let count = self.wire.try_read(&mut scratch[..room])?;
-            buffer.put_slice(&scratch[..count]);
-            Ok(count)
-        })
     }
 }
 
@@ -77,11 +53,8 @@ impl AsyncRead for LegIo {
         }
         loop {
             ready!(self.wire.poll_readable(cx))?;
-            match self.read_into(buffer) {
-                Ok(count) => {
-                    self.last = count;
-                    return Poll::Ready(Ok(()));
-                }
+            match self.wire.try_read_buf(buffer) {
+                Ok(_) => return Poll::Ready(Ok(())),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
