@@ -135,17 +135,35 @@ mod tests {
             but(|end| end.observations[0].observed = Some("61s".into())),
             but(|end| end.observations[0].detail = None),
         ];
+        let base = Arc::new(end());
+        let both = |front: &Arc<End>, inner: &Arc<End>| Grounds::Both {
+            front: Arc::clone(front),
+            inner: Arc::clone(inner),
+        };
         for other in &others {
-            for (own, joined) in [(other, &others[0]), (&others[0], other)] {
-                let grounds = Grounds::Both { front: Arc::clone(own), inner: Arc::clone(joined) };
-                let fresh = grounds.settlement(Role::Front);
-                assert_eq!(*causes.settle(grounds), fresh);
+            for (known, asked) in [
+                (Grounds::Only(Arc::clone(&base)), Grounds::Only(Arc::clone(other))),
+                (both(&base, &base), both(other, &base)),
+                (both(&base, &base), both(&base, other)),
+            ] {
+                // Nothing but the one that differs is remembered.
+                let mut causes = Causes::of(Role::Front);
+                let known = causes.settle(known);
+                assert!(!Arc::ptr_eq(&known, &causes.settle(asked)), "{other:?}");
             }
-            let shared = causes.settle(Grounds::Only(Arc::clone(other)));
-            assert_eq!(*shared, Grounds::Only(Arc::clone(other)).settlement(Role::Front));
-            assert!(!Arc::ptr_eq(&first, &shared), "{other:?}");
         }
-        assert_eq!(causes.latest.len(), MOST);
+    }
+
+    /// What comes too often to be forgotten is remembered, and no crowd is.
+    #[test]
+    fn only_the_latest_are_remembered() {
+        let mut causes = Causes::of(Role::Front);
+        for number in 0..100_u32 {
+            let end = but(|end| end.observations[0].observed = Some(number.to_string().into()));
+            let first = causes.settle(Grounds::Only(Arc::clone(&end)));
+            assert!(Arc::ptr_eq(&first, &causes.settle(Grounds::Only(end))));
+            assert!(causes.latest.len() <= MOST);
+        }
     }
 
     /// The same end, but the other half's is missing for another reason, or there is none.

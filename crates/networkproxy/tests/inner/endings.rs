@@ -359,6 +359,18 @@ async fn a_live_record_shows_the_deadline_of_what_it_does() {
     assert_eq!(front.response().await.text(), "abcd");
 }
 
+/// P1: the entry and the hop's addresses are told with the opening: smartproxy never sees the half without.
+#[tokio::test]
+async fn a_record_opens_with_what_the_hop_said() {
+    let world = World::new("", site(&[]));
+    let (_opened, key) = world.opened().await;
+    let half = world.ledger.half(key).unwrap();
+    let routing = half.routing.as_ref().map(|routing| (routing.seq, routing.value.entry.as_deref()));
+    assert_eq!(routing, Some((half.opened_seq, Some("site"))));
+    let hop = half.hop.as_ref().map(|hop| (hop.seq, hop.value.local.is_some(), hop.value.remote.is_some()));
+    assert_eq!(hop, Some((half.opened_seq, true, true)));
+}
+
 /// T7: what an idle connection costs begins with its task.
 #[tokio::test]
 async fn a_connection_s_task_is_small() {

@@ -15,7 +15,7 @@ use ledger::{
     Rhythm, Role, SharedLedger,
 };
 use networkproxy::certificates::CertificateStore;
-use networkproxy::connection::{Inside, carry, open};
+use networkproxy::connection::{Inside, Opened, carry, open};
 use networkproxy::gateway::{Gateway, HandshakeCounts, RequestCounts, Turns};
 use networkproxy::hop::Admitted;
 use networkproxy::pool::Pool;
@@ -141,8 +141,8 @@ impl World {
         Front { hop: hop.unwrap(), id, key, task }
     }
 
-    /// How large the future of a connection is.
-    pub(crate) async fn size_of_life(&self) -> usize {
+    /// A connection whose record has just opened, and nothing more.
+    pub(crate) async fn opened(&self) -> (Opened, HalfKey) {
         let header = HopHeader {
             client: "192.0.2.7:4711".parse().unwrap(),
             local: "192.0.2.1:443".parse().unwrap(),
@@ -160,7 +160,12 @@ impl World {
         drop(socket);
         let (socket, remote) = accepted.unwrap();
         let opened = open(&self.inside, socket, remote, self.ledger.arrive(), admitted).unwrap();
-        size_of_val(&carry(&self.inside, opened))
+        (opened, HalfKey::inner(ConnectionId(1), InstanceId(0x1), Attempt(1)))
+    }
+
+    /// How large the future of a connection is.
+    pub(crate) async fn size_of_life(&self) -> usize {
+        size_of_val(&carry(&self.inside, self.opened().await.0))
     }
 
     /// A clear-text HTTP connection of the entry `site`.
